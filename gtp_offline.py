@@ -1,9 +1,8 @@
 # /// script
 # requires-python = ">=3.10"
-# dependencies = [
-#   "torch>=2.4", "numpy>=1.26", "gymnasium[mujoco]>=1.0,<2", "mujoco>=3.2,<4", "h5py>=3.10",
-#   "tyro>=0.9", "tensorboard>=2.15", "matplotlib>=3.8", "tqdm>=4.66", "filelock>=3.13",
-# ]
+# dependencies = ["torch>=2.4", "numpy>=1.26", "gymnasium[mujoco]>=1.0,<2", "mujoco>=3.2,<4",
+#   "h5py>=3.10", "tyro>=0.9", "tensorboard>=2.15", "matplotlib>=3.8", "tqdm>=4.66",
+#   "filelock>=3.13"]
 # ///
 """GTP: offline reinforcement learning with Generative Trajectory Policies (Algorithm 1).
 
@@ -33,7 +32,6 @@ import io
 import json
 import math
 import os
-import re
 import signal
 import sys
 import threading
@@ -43,7 +41,6 @@ import zipfile
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -59,8 +56,7 @@ from torch import nn
 # ------------------------------------------------------------------------------------ arguments
 @dataclass(unsafe_hash=True)
 class Args:
-    """Generative Trajectory Policies for offline RL. [x]: the value without the flag, [task]: from the
-    paper's Table 4; (Dn) x: difference n from the paper, whose letter is x. Flags always win."""
+    """GTP for offline RL. [x]: the value by default, [task]: of Table 4; (Dn) x: the paper's."""
 
     # --- shared: arguments of every script ---
     env_id: str | None = None  # D4RL task, multigoal-v0 or another Gymnasium id [multigoal-v0]
@@ -115,19 +111,19 @@ class Args:
 
 
 DEFAULTS = dict(
-    num_updates=100_000, num_eval_episodes=10, num_holdout=2000, reward_scale=1.0,
-    reward_shift=0.0, learning_rate=3e-4, grad_norm=0.0, max_q_backup=False, eta=5.0,
-    max_weight=100.0, eval_actor="ema", sigma_max=5.0, lambda_flow=10.0,
-    consistency_loss="pseudo-huber", consistency_weighting="inverse-gap", flow_weighting="edm",
-    t_sampling="lognormal", strict_s=False, sampler_end="sigma-min", preconditioning="edm",
+    num_updates=100_000, num_eval_episodes=10, reward_scale=1.0, reward_shift=0.0,
+    learning_rate=3e-4, grad_norm=0.0, max_q_backup=False, eta=5.0,
 )  # fmt: skip
-LITERAL = dict(
-    num_holdout=0, max_weight=math.inf, eval_actor="online", sigma_max=80.0, lambda_flow=1.0,
-    consistency_loss="squared", consistency_weighting="none", flow_weighting="none",
-    t_sampling="uniform", strict_s=True, sampler_end="zero", preconditioning="none",
+DIFFERENCES = dict(  # the default and, with --literal, the paper's letter
+    consistency_loss=("pseudo-huber", "squared"), consistency_weighting=("inverse-gap", "none"),
+    flow_weighting=("edm", "none"), lambda_flow=(10.0, 1.0), t_sampling=("lognormal", "uniform"),
+    sigma_max=(5.0, 80.0), preconditioning=("edm", "none"), strict_s=(False, True),
+    sampler_end=("sigma-min", "zero"), max_weight=(100.0, math.inf), eval_actor=("ema", "online"),
+    num_holdout=(2000, 0),
 )  # fmt: skip
 # Table 4. *: not in the paper; for AntMaze, gradient norm and max-Q backup are from Diffusion-QL's
-# code and eta by analogy. task: learning rate, eta, gradient norm, max-Q backup
+# code and eta by analogy.
+TASK_FIELDS = ("learning_rate", "eta", "grad_norm", "max_q_backup")
 TASKS = {
     "halfcheetah-medium": (3e-4, 5.0, 9.0, False),
     "hopper-medium": (3e-4, 1.0, 9.0, False),
@@ -147,46 +143,39 @@ TASKS = {
     "multigoal": (1e-3, 0.0, 0.0, False),  # * Fig. 7
     "multigoal-unequal": (1e-3, 5.0, 0.0, False),  # *
 }
-TASK_FIELDS = ("learning_rate", "eta", "grad_norm", "max_q_backup")
 
 
 # --- shared: resolve_args ---
-MOST = dict(learning_rate=1, critic_learning_rate=1, tau=1, gamma=1, eta=1e6, sigma_max=1e6)
-
-
 def resolve_args(args: Args) -> Args:
-    """Fill in what was not given (--literal, the task's row, defaults); ValueError if any is bad."""
+    """Fill in what was not given (--literal, task's row, defaults); ValueError for a bad value."""
     if args.env_id is None and args.dataset_path is None:
         args = replace(args, env_id="multigoal-v0")
-    chosen, task = dict(DEFAULTS), (args.env_id or "").rpartition("-v")[0]
     if args.env_id is not None:
         tasks().check_env_id(args.env_id)
-    if task in TASKS:
-        chosen |= dict(zip(TASK_FIELDS, TASKS[task], strict=True), num_updates=2_000_000)
+    chosen = DEFAULTS | {name: pair[args.literal] for name, pair in DIFFERENCES.items()}
+    if (task := (args.env_id or "").rpartition("-v")[0]) in TASKS:
+        chosen |= dict(zip(TASK_FIELDS, TASKS[task], strict=True), num_updates=2 * 10**6)
     if task.startswith("antmaze"):  # r' = 4 (r - 0.5), as in Diffusion-QL's code
-        chosen |= dict(num_updates=1_000_000, num_eval_episodes=100)
-        chosen |= dict(reward_scale=4.0, reward_shift=-0.5)
+        chosen |= dict(num_updates=10**6, num_eval_episodes=100, reward_scale=4, reward_shift=-0.5)
     elif task.startswith("multigoal"):
         chosen |= dict(num_updates=8_000 if "unequal" in task else 4_000, num_eval_episodes=1_000)
-    chosen |= LITERAL if args.literal else {}
     args = replace(args, **{k: v for k, v in chosen.items() if getattr(args, k) is None})
+    most = dict(learning_rate=1, critic_learning_rate=1, tau=1, gamma=1, eta=1e6, sigma_max=1e6)
     for name, value in vars(args).items():
-        low = int(
-            Args.__annotations__[name].startswith("int") and name not in ("seed", "num_holdout")
-        )
-        low, high = -math.inf if name.startswith("reward_") else low, MOST.get(name, math.inf)
+        count = Args.__annotations__[name].startswith("int") and name not in ("seed", "num_holdout")
+        low, high = -math.inf if "reward" in name else int(count), most.get(name, math.inf)
         if isinstance(value, int | float) and not low <= value <= high:  # also refuses NaN
             flag = "--" + name.replace("_", "-")
             raise ValueError(f"{flag} is {value}; it must be a number from {low} to {high}")
     if not 1e-4 <= getattr(args, "sigma_min", 1) < getattr(args, "sigma_max", 2):
-        levels = f"--sigma-min {args.sigma_min} and --sigma-max {args.sigma_max}"
-        raise ValueError(f"{levels} are no range of noise levels; give 0.0001 <= min < max")
+        given = f"--sigma-min {args.sigma_min} --sigma-max {args.sigma_max}"
+        raise ValueError(f"{given} is no range of noise levels; give 0.0001 <= min < max")
     args.eval_freq = args.eval_freq or max(1, args.num_updates // 20)
     args.checkpoint_freq = args.checkpoint_freq or min(args.eval_freq, 10_000)
-    has_cuda = torch.cuda.is_available()
-    args.device = ("cuda" if has_cuda else "cpu") if args.device == "auto" else args.device
-    if args.device != "cpu" and not (has_cuda and re.fullmatch(r"cuda(:\d+)?", args.device)):
-        raise ValueError(f"--device {args.device} is not to be had here; it can be auto, cpu, cuda")
+    cuda = torch.cuda.is_available()
+    args.device = ("cuda" if cuda else "cpu") if args.device == "auto" else args.device
+    if args.device != "cpu" and not (cuda and args.device.startswith("cuda")):
+        raise ValueError(f"--device {args.device} is not to be had here; give cpu, cuda or auto")
     return args
 
 
@@ -199,8 +188,6 @@ def tasks():
     return d4rl_tasks
 
 
-# --- end shared ---
-# --- shared: networks ---
 class EnsembleLinear(nn.Module):
     """`size` linear layers as one product, (size, B, in_dim) -> (size, B, out_dim)."""
 
@@ -225,22 +212,20 @@ def mlp(in_dim: int, hidden_dim: int, out_dim: int, linear=nn.Linear) -> nn.Sequ
 # --- end shared ---
 # --- shared: flow map ---
 SIGMA_DATA = 0.5  # standard deviation of the actions that EDM's preconditioning assumes
+EVALUATION_STEPS = {1, 2}  # of the sampler, besides num_steps: where the energy score is measured
 
 
 class FlowMap(nn.Module):
-    """The actor: predicts phi, from which the solution map Phi follows.
-
-    obs (B, obs_dim), x (..., B, action_dim), t and s (B, 1) or (1, 1) -> (..., B, action_dim)
-    """
+    """The actor: predicts phi, from which the solution map Phi follows. obs (B, obs_dim),
+    x (..., B, action_dim), t and s (B, 1) or (1, 1) -> (..., B, action_dim)"""
 
     def __init__(self, obs_dim: int, action_dim: int, hidden_dim=256, preconditioning="edm"):
         super().__init__()
         self.action_dim, self.preconditioned = action_dim, preconditioning == "edm"
         frequencies = torch.exp(torch.arange(8) * (-math.log(10_000) / 7))
         self.register_buffer("frequencies", frequencies, persistent=False)
-        self.embed = nn.Sequential(  # of t and, apart, of s: 16 -> 32 -> 16
-            EnsembleLinear(2, 16, 32), nn.Mish(), EnsembleLinear(2, 32, 16)
-        )
+        embed = EnsembleLinear(2, 16, 32), nn.Mish(), EnsembleLinear(2, 32, 16)  # t and s, apart
+        self.embed = nn.Sequential(*embed)
         self.net = mlp(action_dim + 32 + obs_dim, hidden_dim, action_dim)
 
     def phi(self, obs, x, t, s):
@@ -274,18 +259,15 @@ def num_grid_points(update: int, num_updates: int, s0: int = 10, s1: int = 1280)
 
 def karras_grid(n: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> torch.Tensor:
     """n noise levels from sigma_min up to sigma_max, (n,) (EDM, Eq. 5)."""
-    low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
-    grid = torch.linspace(low, high, n, dtype=torch.float64) ** rho
-    grid[0], grid[-1] = sigma_min, sigma_max
+    grid = torch.linspace(sigma_min ** (1 / rho), sigma_max ** (1 / rho), n, dtype=torch.float64)
+    grid = (grid**rho).clamp(sigma_min, sigma_max)  # the ends exactly
     return grid.to(torch.get_default_dtype())
 
 
 @lru_cache
 def time_grid(n: int, args: Args) -> tuple[torch.Tensor, torch.Tensor]:
-    """The n grid points and the distribution function of t on them, both padded to (1281,).
-
-    lognormal: P(t = g_i) ~ P(g_{i-1} < X < g_i), ln X ~ N(-1.1, 2^2) (iCT, Song & Dhariwal 2024).
-    """
+    """The n grid points, and the distribution function of t on them, padded to (1281,). lognormal:
+    P(t = g_i) ~ P(g_{i-1} < X < g_i) with ln X ~ N(-1.1, 2^2) (iCT, Song & Dhariwal 2024)."""
     grid, t_cdf = torch.ones(2, 1281)
     grid[:n] = karras_grid(n, args.sigma_min, args.sigma_max)
     mass = torch.special.ndtr((grid[:n].double().log() + 1.1) / 2).diff()
@@ -310,10 +292,8 @@ def sample_times(uniform, grid, t_cdf, args: Args):
 # --- end shared ---
 # --------------------------------------------------------------------------------------- losses
 def advantage_weights(advantage: torch.Tensor, eta: float, max_weight: float) -> torch.Tensor:
-    """w = exp(eta max(0, A) / (std(A) + eps)), at most max_weight, (B,) -> (B,) (Eq. 14).
-
-    1 where all advantages are equal; at most e^30, beyond which float32 gradients overflow.
-    """
+    """w = exp(eta max(0, A) / (std(A) + eps)), at most max_weight, (B,) -> (B,) (Eq. 14); 1 where
+    all advantages are equal; at most e^30, beyond which float32 gradients overflow."""
     std = advantage.std()
     scaled = advantage.clamp(min=0) / (std + 1e-6)
     scaled = scaled.where(std > 1e-6 * advantage.abs().amax(), torch.zeros_like(scaled))
@@ -321,10 +301,8 @@ def advantage_weights(advantage: torch.Tensor, eta: float, max_weight: float) ->
 
 
 def consistency_loss(actor, actor_ema, obs, actions, noise, t, u, s, weights, args: Args):
-    """Trajectory consistency: E[w d(Phi(x_t, t, s), Phi_ema(x_u, u, s))], a scalar (Eq. 17).
-
-    x_t and x_u share the noise z: the score approximation (Eq. 11) in place of an ODE solver.
-    """
+    """Trajectory consistency, E[w d(Phi(x_t, t, s), Phi_ema(x_u, u, s))], a scalar (Eq. 17). x_t
+    and x_u share the noise z: the score approximation (Eq. 11) in place of an ODE solver."""
     x_t, x_u = actions + t * noise, actions + u * noise
     with torch.no_grad():
         target = actor_ema.flow_map(obs, x_u, u, s)
@@ -354,9 +332,6 @@ def actor_loss(nets, obs, actions, noise, t, u, s, weights, args: Args):
 
 
 # --- shared: sampler of GTP ---
-EVALUATION_STEPS = {1, 2}  # besides num_steps: where the energy score is measured
-
-
 @lru_cache
 def sampling_times(num_steps: int, args: Args) -> torch.Tensor:
     """T = t_0 > ... > t_K, (num_steps + 1,), from sigma_max to sigma_min or 0 (Eq. 15)."""
@@ -368,10 +343,8 @@ def sampling_times(num_steps: int, args: Args) -> torch.Tensor:
 
 @torch.no_grad()
 def sample_actions(actor, obs, noise, times) -> torch.Tensor:
-    """Follow Phi from t_0 z to t_K (Eq. 15) -> actions like noise, in [-1, 1].
-
-    obs (B, obs_dim), noise z (..., B, action_dim) ~ N(0, I), times (K + 1,) descending.
-    """
+    """Follow Phi from t_0 z to t_K (Eq. 15): obs (B, obs_dim), z (..., B, action_dim) ~ N(0, I),
+    times (K + 1,) descending -> actions like z, in [-1, 1]."""
     x = times[0] * noise
     for t, s in pairwise(times):
         x = actor.flow_map(obs, x, t.view(1, 1), s.view(1, 1))
@@ -401,10 +374,8 @@ class Critic(nn.Module):
 
 
 def td_target(critic_target, rewards, terminals, next_obs, next_actions, gamma) -> torch.Tensor:
-    """r + gamma (1 - terminal) min_j Q_target_j(s', a'), (B,) (Eq. 16).
-
-    next_actions (n, B, action_dim): of n > 1 each critic takes its best one (max-Q backup).
-    """
+    """r + gamma (1 - terminal) min_j Q_target_j(s', a'), (B,) (Eq. 16). next_actions
+    (n, B, action_dim): of n > 1 each critic takes its best one (max-Q backup)."""
     q = critic_target(next_obs, next_actions)
     return rewards + gamma * (1 - terminals) * q.amax(1).amin(0)
 
@@ -445,12 +416,6 @@ def gradient_step(optimizer, network, loss, grad_norm: float) -> torch.Tensor:
     return norm
 
 
-def polyak(average, network, tau: float) -> None:
-    """average <- tau network + (1 - tau) average (Algorithm 1, line 9)."""
-    with torch.no_grad():
-        torch._foreach_lerp_([*average.parameters()], [*network.parameters()], tau)
-
-
 # --- end shared ---
 def update_networks(nets, optimizers, data, inputs, args: Args) -> dict[str, torch.Tensor]:
     """One iteration of Algorithm 1 (lines 3-9), no synchronisation -> scalar metrics."""
@@ -460,17 +425,15 @@ def update_networks(nets, optimizers, data, inputs, args: Args) -> dict[str, tor
     weights = torch.ones_like(obs[:, 0])
     if "critic" in nets:  # line 4, Eq. 16
         rewards, terminals = data["rewards"][rows], data["terminals"][rows]
-        next_obs, critic_target = data["next_observations"][rows], nets["critic_target"]
+        next_obs, target_net = data["next_observations"][rows], nets["critic_target"]
         next_actions = sample_actions(nets["actor_ema"], next_obs, next_noise, times)
         with torch.no_grad():
-            target = td_target(
-                critic_target, rewards, terminals, next_obs, next_actions, args.gamma
-            )
+            target = td_target(target_net, rewards, terminals, next_obs, next_actions, args.gamma)
         q = nets["critic"](obs, actions)
         loss = (q - target).square().mean(1).sum()
         norm = gradient_step(optimizers["critic"], nets["critic"], loss, args.grad_norm)
-        metrics |= {"critic": loss, "critic_grad_norm": norm}
-        metrics |= {"q_mean": q.mean(), "target_q": target.mean()}
+        metrics |= {"critic": loss, "critic_grad_norm": norm, "q_mean": q.mean()}
+        metrics["target_q"] = target.mean()
     if args.eta > 0:  # line 5, Eq. 14
         critic = nets["critic" if args.weight_critic == "online" else "critic_target"]
         with torch.no_grad():
@@ -490,46 +453,43 @@ def update_networks(nets, optimizers, data, inputs, args: Args) -> dict[str, tor
     t, u, s = sample_times(inputs["uniform"], inputs["grid"], inputs["t_cdf"], args)  # line 6
     loss, terms = actor_loss(nets, obs, actions, noise, t, u, s, weights, args)  # lines 7, 8
     norm = gradient_step(optimizers["actor"], nets["actor"], loss, args.grad_norm)
-    polyak(nets["actor_ema"], nets["actor"], args.tau)  # line 9
-    if "critic" in nets:
-        polyak(nets["critic_target"], nets["critic"], args.tau)
-    metrics |= {**terms, "actor_grad_norm": norm}
+    with torch.no_grad():  # line 9
+        for name in ("actor_ema", "critic_target") if "critic" in nets else ("actor_ema",):
+            source = nets[name.split("_")[0]].parameters()
+            torch._foreach_lerp_([*nets[name].parameters()], [*source], args.tau)
+    metrics |= terms | {"actor_grad_norm": norm}
     return {name: metric.detach() for name, metric in metrics.items()}
 
 
 # --- shared: data, evaluation, checkpoint, train ---
 def load_transitions(path, max_episode_steps: int | None = None) -> dict[str, np.ndarray]:
-    """Transitions of an HDF5 or NPZ file with D4RL's keys, as D4RL's qlearning_dataset has them.
-
-    float32 observations, next_observations (n, obs_dim), actions (n, action_dim), rewards and
-    terminals (n,). A file without timeouts is cut after max_episode_steps. Raises ValueError.
-    """
+    """What D4RL's qlearning_dataset makes of an HDF5 or NPZ file with D4RL's keys, in float32:
+    observations, next_observations (n, obs_dim), actions (n, action_dim), rewards, terminals (n,).
+    A file without timeouts is cut after max_episode_steps. Raises ValueError for a bad file."""
     import h5py
 
     if not Path(path).is_file():
         raise ValueError(f"dataset {path} is not a file; give an HDF5 or NPZ file with D4RL's keys")
     ranks = {"observations": 2, "actions": 2, "rewards": 1, "terminals": 1, "timeouts": 1}
     try:
-        npz, arrays, found = zipfile.is_zipfile(path), {}, {}
+        npz = zipfile.is_zipfile(path)
         with np.load(path, allow_pickle=False) if npz else h5py.File(path, "r") as file:
-            for key in ranks.keys() & file.keys():
-                found[key] = f"{file[key].dtype} {file[key].shape}"
-                if file[key].dtype.kind in "fiub":
-                    arrays[key] = file[key].astype(np.float32)[:]  # h5py converts as it reads
+            keys = [*ranks][: 4 + ("timeouts" in file)]
+            if kinds := {k: str(file[k].dtype) for k in keys if file[k].dtype.kind not in "fiub"}:
+                raise TypeError(f"no numbers but {kinds}")
+            arrays = {key: file[key].astype(np.float32)[:] for key in keys}  # h5py: as it reads
     except Exception as error:  # h5py and zipfile raise many kinds for a damaged file
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"dataset {path} is not a whole HDF5 or NPZ file: {reason}") from error
-    for key in ranks if "timeouts" in found else [*ranks][:4]:
-        array = arrays.get(key)
-        if ranks[key] == 1 and array is not None and array.shape[1:] == (1,):
-            arrays[key] = array = array[:, 0]
-        fits = array is not None and array.ndim == ranks[key] and array.size
-        if not fits or len(array) != len(arrays["observations"]):
-            raise ValueError(f"dataset {path}: {key} must have a row of numbers per step; {found}")
+        raise ValueError(
+            f"dataset {path} lacks whole arrays of {[*ranks][:4]}: {reason}"
+        ) from error
+    shapes, count = {k: v.shape for k, v in arrays.items()}, len(arrays["observations"])
+    for key, array in arrays.items():
+        if array.ndim != ranks[key] or len(array) != count or not array.size:
+            raise ValueError(f"dataset {path}: {key} must have one row per step; it has {shapes}")
         if not np.isfinite(array).all():
             raise ValueError(f"dataset {path}: {key} has NaN or infinity; remove those rows")
-    count, largest = len(arrays["actions"]), np.abs(arrays["actions"]).max()
-    if largest > 1 + 1e-3:
+    if (largest := np.abs(arrays["actions"]).max()) > 1 + 1e-3:
         raise ValueError(f"dataset {path}: actions reach {largest:g}; rescale them to [-1, 1]")
     if largest > 1:
         warnings.warn(f"dataset {path}: actions up to {largest:.7g} clipped to 1", stacklevel=2)
@@ -562,49 +522,46 @@ def load_data(args: Args) -> tuple[dict, dict, dict]:
     digest, count = hashlib.sha256(np.memmap(path, mode="r")).hexdigest(), len(data["rewards"])
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))  # for every seed
     held = order[: min(args.num_holdout, count // 10)]
-    data = {key: torch.from_numpy(array).float() for key, array in data.items()}
-    holdout = {key: data[key][held].to(args.device) for key in ("observations", "actions")}
-    data = {key: value.to(args.device) for key, value in data.items()}
+    data = {key: torch.from_numpy(array).to(args.device) for key, array in data.items()}
+    holdout = {key: data[key][held.to(args.device)] for key in ("observations", "actions")}
     data["rows"] = order[len(held) :].to(args.device)
     return data, holdout, {"path": str(path), "sha256": digest, "transitions": count}
 
 
 def energy_score(samples: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
-    """E|X - a| - E|X - X'| / 2 of samples X (m, B, A) for data a (B, A), mean over B, a scalar.
-
-    Strictly proper: least for the true conditional distribution (Gneiting and Raftery 2007).
-    """
+    """E|X - a| - E|X - X'| / 2 of samples X (m, B, A) for data a (B, A), mean over B, a scalar;
+    least for the true conditional alone (strictly proper, Gneiting and Raftery 2007)."""
     m, x = len(samples), samples.transpose(0, 1)
     pairs = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist").sum((1, 2))
     return (samples - actions).norm(dim=2).mean() - pairs.mean() / (2 * m * (m - 1))
 
 
 def make_act(nets, args: Args, seed: int):
-    """act(obs): NumPy (obs_dim,) or (n, obs_dim) -> actions alike; noise from the seed alone.
-
-    Of num_candidates actions one is drawn by softmax of the smaller target Q: the baselines' code.
-    """
+    """act(obs): NumPy (obs_dim,) or (n, obs_dim) -> actions alike; noise from the seed alone. Of
+    num_candidates one is drawn by softmax of the smaller target Q, as in the baselines' code."""
     generator, n = torch.Generator().manual_seed(seed), args.num_candidates
 
     @torch.no_grad()
     def act(obs: np.ndarray) -> np.ndarray:
         batch = torch.as_tensor(np.atleast_2d(obs), dtype=torch.float32, device=args.device)
         noise = torch.randn(n, len(batch), nets["actor"].action_dim, generator=generator)
-        actions = policy_samples(nets, batch, noise.to(args.device), args.num_steps, args).cpu()
+        actions = policy_samples(nets, batch, noise.to(args.device), args.num_steps, args)
         if n > 1:
-            q = nets["critic_target"](batch, actions.to(args.device)).amin(0).T.cpu()
+            q = nets["critic_target"](batch, actions).amin(0).T.cpu()
             choice = torch.multinomial(q.softmax(1), 1, generator=generator)[:, 0]
-            actions = actions[choice, torch.arange(len(batch))]
-        return actions.numpy().reshape(*np.shape(obs)[:-1], -1)
+            actions = actions.cpu()[choice, torch.arange(len(batch))]
+        return actions.cpu().numpy().reshape(*np.shape(obs)[:-1], -1)
 
     return act
 
 
 def evaluate(nets, args: Args, holdout: dict, update: int) -> dict:
     """Held-out energy scores and, where there is a task, its episodes; what is unknown is None."""
-    keys = """energy_score energy_score_by_steps normalized_score normalized_score_std
-        episodic_return episodic_length goal_fractions""".split()
-    row, scores = {"update": update} | dict.fromkeys(keys), {}
+    keys = (
+        "energy_score energy_score_by_steps normalized_score normalized_score_std episodic_return"
+    )
+    keys += " episodic_length goal_fractions"
+    row, scores = {"update": update} | dict.fromkeys(keys.split()), {}
     if len(obs := holdout["observations"]):
         shape, generator = (16, *holdout["actions"].shape), torch.Generator().manual_seed(0)
         noise = torch.randn(shape, generator=generator).to(args.device)
@@ -660,21 +617,8 @@ def load_policy(checkpoint, device: str = "cpu", seed: int = 0):
     state = load_checkpoint(Path(checkpoint))
     args = replace(Args(**state["results"]["args"]), device=device)
     nets = make_networks(args, *state["dims"]).to(device)
-    nets.load_state_dict(state["nets"])
+    nets.load_state_dict(state["parts"]["nets"])
     return make_act(nets, args, seed)
-
-
-def write_results(run_dir: Path, results: dict) -> None:
-    """results.json, with the last and the best evaluation (by score, else by energy score)."""
-    rows = results["evaluations"]
-    scored = [row for row in rows if row["normalized_score"] is not None]
-    rated = [row for row in rows if row["energy_score"] is not None]
-    best = min(rated, key=lambda row: row["energy_score"], default=rows[-1] if rows else None)
-    results["best"] = max(scored, key=lambda row: row["normalized_score"], default=best)
-    results["last"] = rows[-1] if rows else None
-    results["updates_per_second"] = results["update"] / max(results["seconds"], 1e-9)
-    text = json.dumps(results, indent=1).replace(": Infinity", ': "inf"').replace(": NaN", ": null")
-    write_file(run_dir / "results.json", text.encode())
 
 
 def open_run(args: Args) -> tuple[Args, dict | None]:
@@ -688,24 +632,13 @@ def open_run(args: Args) -> tuple[Args, dict | None]:
     if extra := given.keys() - {"device", "num_threads", "dataset_path"}:
         raise ValueError(f"--resume keeps the run's own arguments; drop {sorted(extra)}")
     state = load_checkpoint(Path(args.resume))
-    own = Args(**state["results"]["args"])
-    return resolve_args(replace(own, **given, run_dir=args.resume)), state
-
-
-def lock_run(run_dir: Path) -> filelock.BaseFileLock:
-    """Make the run directory ours until the process ends."""
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        return filelock.FileLock(run_dir / ".lock", timeout=0).acquire().lock
-    except OSError as error:
-        fault = "is in use" if isinstance(error, filelock.Timeout) else "cannot be written"
-        raise ValueError(f"--run-dir {run_dir} {fault}; name another ({error})") from None
+    given = state["results"]["args"] | given | {"run_dir": args.resume}
+    return resolve_args(Args(**given)), state
 
 
 def train(args: Args) -> dict:
-    """Train -> what results.json holds. Faults of the input raise ValueError or OSError with the
-    attribute exit_code, before training starts."""
-    exit_code = 2
+    """Train -> what results.json holds. Bad input raises, with an exit_code, before training."""
+    exit_code, script = 2, Path(__file__).stem
     try:
         args, state = open_run(args)
         exit_code, run_dir = 1, Path(args.run_dir)
@@ -714,42 +647,52 @@ def train(args: Args) -> dict:
             raise ValueError(f"dataset {dataset['path']} is not the one that {run_dir} began with")
         if state is None and (run_dir / "checkpoint.pt").exists():
             raise ValueError(f"--run-dir {run_dir} holds a run; --resume it or name another")
-        lock = lock_run(run_dir)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(run_dir / ".lock", timeout=0).acquire().lock  # dies with us
     except (ValueError, OSError) as error:
+        if isinstance(error, filelock.Timeout):
+            error = ValueError(f"--run-dir {run_dir} is in use by another process; name another")
         error.exit_code = exit_code
-        raise
+        raise error
     torch.set_num_threads(args.num_threads)
     torch.manual_seed(args.seed)
     generator = torch.Generator(args.device).manual_seed(args.seed)
     dims = [data[key].shape[1] for key in ("observations", "actions")]
     nets = make_networks(args, *dims).to(args.device)
-    parts = {"nets": nets}
+    parts = {"nets": nets}  # what has a state_dict
     for name in {"actor", "critic", "value"} & nets.keys():
         rate = args.learning_rate if name == "actor" else args.critic_learning_rate
         parts[name] = torch.optim.Adam(nets[name].parameters(), rate, fused=True)
     results = {
-        "status": "running", "algorithm": Path(__file__).stem, "env_id": args.env_id,
-        "seed": args.seed, "num_updates": args.num_updates, "last": None, "best": None,
-        "evaluations": [], "dataset": dataset, "update": 0, "seconds": 0.0, "exit_code": None,
-        "versions": {name: metadata.version(name) for name in ("torch", "numpy", "h5py")},
-        "milliseconds_per_action": None,
+        "algorithm": script, "env_id": args.env_id, "seed": args.seed, "last": None, "best": None,
+        "num_updates": args.num_updates, "evaluations": [], "dataset": dataset, "update": 0,
+        "versions": {m.__name__: m.__version__ for m in (torch, np)}, "seconds": 0.0,
     }  # fmt: skip
     if state:
         results = state["results"]
         generator.set_state(state["generator"])
         for name, part in parts.items():
             part.load_state_dict(state["parts"][name])
-    results |= {"status": "running", "args": asdict(args)}
-    write_results(run_dir, results)
-    caught, usual, sums, logged = [], {}, [], results["update"]
+    results |= {"status": "running", "args": asdict(args), "milliseconds_per_action": None}
+    evaluations, caught, sums, logged = results["evaluations"], [], [], results["update"]
 
-    def note(number: int, frame) -> None:
+    def write_results() -> None:
+        results["updates_per_second"] = results["update"] / max(results["seconds"], 1e-9)
+        text = json.dumps(results, indent=1).replace(": Infinity", ': "inf"')
+        write_file(run_dir / "results.json", text.replace(": NaN", ": null").encode())
+
+    def merit(row: dict) -> float:
+        score, energy = row["normalized_score"], row["energy_score"]
+        return score if score is not None else -math.inf if energy is None else -energy
+
+    def note_signal(number: int, frame) -> None:
+        if caught:  # the second one
+            raise KeyboardInterrupt
         caught.append(number)
-        for each, handler in usual.items():  # a second signal acts as it usually does
-            signal.signal(each, handler)
 
-    if threading.current_thread() is threading.main_thread():
-        usual |= {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
+    main_thread = threading.current_thread() is threading.main_thread()
+    signals = (signal.SIGINT, signal.SIGTERM) if main_thread else ()
+    usual = {number: signal.signal(number, note_signal) for number in signals}
     log = None
     if args.tensorboard:
         from torch.utils.tensorboard import SummaryWriter  # takes a second to import
@@ -757,55 +700,57 @@ def train(args: Args) -> dict:
         log = SummaryWriter(run_dir, purge_step=logged + 1)
     updates = range(logged + 1, args.num_updates + 1)
     bar = tqdm.tqdm(updates, initial=logged, total=args.num_updates, unit="update")
+    write_results()
     try:
         for update in bar:
-            started, last = time.perf_counter(), update == args.num_updates
+            started, last, stop = time.perf_counter(), update == args.num_updates, bool(caught)
             inputs = draw_inputs(update - 1, data, generator, args)
             metrics = update_networks(nets, parts, data, inputs, args)
             sums = torch._foreach_add(sums, [*metrics.values()]) if sums else [*metrics.values()]
             results["update"], scalars = update, {}
-            save = last or caught or update % args.checkpoint_freq == 0
+            save = last or stop or update % args.checkpoint_freq == 0
             if save or update % args.log_freq == 0:
                 means = [value.item() / (update - logged) for value in sums]
-                if not all(map(math.isfinite, means)):
-                    results |= {
-                        "status": "diverged",
-                        "diverged": dict(zip(metrics, means, strict=True)),
-                    }
-                    break
                 scalars = {f"losses/{k}": v for k, v in zip(metrics, means, strict=True)}
-                scalars["charts/learning_rate"] = args.learning_rate
+                if not all(map(math.isfinite, means)):
+                    results |= {"status": "diverged", "diverged": scalars}
+                    break
                 sums, logged = [], update
             results["seconds"] += time.perf_counter() - started
             if last or update % args.eval_freq == 0:
-                results["evaluations"].append(row := evaluate(nets, args, holdout, update))
+                evaluations.append(row := evaluate(nets, args, holdout, update))
+                results |= {"last": row, "best": max(evaluations, key=merit)}
+                write_results()
                 known = {k: v for k, v in row.items() if isinstance(v, float)}
                 bar.write(f"{update}: " + ", ".join(f"{k} {v:.4g}" for k, v in known.items()))
                 scalars |= {f"eval/{k}": v for k, v in known.items()}
-            for name, value in scalars.items() if log else ():
-                log.add_scalar(name, value, update)
+            if scalars and log:
+                scalars["charts/learning_rate"] = args.learning_rate
+                scalars["charts/updates_per_second"] = update / results["seconds"]
+                for name, value in scalars.items():
+                    log.add_scalar(name, value, update)
             if save:
-                results["status"] = "finished" if last else "interrupted" if caught else "running"
                 save_checkpoint(run_dir / "checkpoint.pt", {
                     "results": results, "dims": dims, "generator": generator.get_state(),
                     "parts": {name: part.state_dict() for name, part in parts.items()},
                 })  # fmt: skip
-            if save or update % args.eval_freq == 0:
-                write_results(run_dir, results)
-            if caught:
-                print(f"interrupted; go on with: python {sys.argv[0]} --resume {run_dir}")
+            if stop and not last:
+                results["status"] = "interrupted"
+                bar.write(f"interrupted; go on with: python {sys.argv[0]} --resume {run_dir}")
                 break
+        else:
+            results["status"] = "finished"
     finally:
-        note(0, None)
-        bar.close()
+        for number, handler in usual.items():
+            signal.signal(number, handler)
         lock.release()
     act, obs = make_act(nets, args, args.seed), np.zeros(dims[0])
     times = [(act(obs), time.perf_counter())[1] for _ in range(51)]
     results["milliseconds_per_action"] = 1e3 * float(np.median(np.diff(times)))
     results["exit_code"] = {"finished": 0, "diverged": 1}.get(results["status"], 128 + sum(caught))
-    write_results(run_dir, results)
+    write_results()
     if Path(__file__).with_name("d4rl_tasks.py").exists():
-        tasks().plot_run(run_dir, args.env_id, results["evaluations"], act, args.seed)
+        tasks().plot_run(run_dir, args.env_id, evaluations, act, args.seed)
     return results
 
 

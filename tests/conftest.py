@@ -1,0 +1,75 @@
+"""What several test files need: the repository on sys.path, a tiny dataset, short runs on it."""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+torch.set_num_threads(1)
+
+
+def make_dataset(rows: int = 240, obs_dim: int = 3, action_dim: int = 2, seed: int = 0) -> dict:
+    """Arrays with D4RL's keys: episodes of 20 steps, every second one ends in a terminal state."""
+    rng = np.random.default_rng(seed)
+    last = np.arange(rows) % 20 == 19
+    terminals = last & (np.arange(rows) // 20 % 2 == 0)
+    return {
+        "observations": rng.standard_normal((rows, obs_dim), dtype=np.float32),
+        "actions": rng.uniform(-1, 1, (rows, action_dim)).astype(np.float32),
+        "rewards": rng.standard_normal(rows, dtype=np.float32),
+        "terminals": terminals,
+        "timeouts": last & ~terminals,
+    }
+
+
+def run_script(script, *arguments, folder, **options):
+    """The arguments of subprocess.run or Popen for a script in a fresh process."""
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(script), *map(str, arguments)]
+    return {"args": command, "cwd": folder, "env": env, "text": True} | options
+
+
+def differences(a, b, where="") -> list[str]:
+    """Where two nested states differ; tensors and numbers are compared bit for bit."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        if a.keys() != b.keys():
+            return [f"{where}: keys {sorted(map(str, a.keys() ^ b.keys()))}"]
+        return [d for key in a for d in differences(a[key], b[key], f"{where}/{key}")]
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)) and len(a) == len(b):
+        pairs = enumerate(zip(a, b, strict=True))
+        return [d for i, (x, y) in pairs for d in differences(x, y, f"{where}/{i}")]
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        same = a.dtype == b.dtype and a.shape == b.shape and torch.equal(a, b)
+        return [] if same else [f"{where}: tensors"]
+    return [] if type(a) is type(b) and a == b else [f"{where}: {a!r} and {b!r}"]
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory) -> Path:
+    """An NPZ file of 240 rows, 3 observations and 2 actions."""
+    path = tmp_path_factory.mktemp("data") / "tiny.npz"
+    np.savez(path, **make_dataset())
+    return path
+
+
+@pytest.fixture
+def small(dataset, tmp_path, monkeypatch):
+    """small(name, **changes): Args of a run of 20 updates into tmp_path/name, without pictures."""
+    import d4rl_tasks
+    import gtp_offline
+
+    monkeypatch.setattr(d4rl_tasks, "plot_run", lambda *args, **kwargs: None)
+
+    def make(name: str = "run", **changes):
+        settings = dict(
+            dataset_path=str(dataset), run_dir=str(tmp_path / name), num_updates=20, eval_freq=10,
+            batch_size=16, hidden_dim=16, tensorboard=False, num_holdout=24,
+        )  # fmt: skip
+        return gtp_offline.Args(**(settings | changes))
+
+    return make
