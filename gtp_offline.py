@@ -21,12 +21,12 @@ x_t = a + t z with z ~ N(0, I), and 0 < sigma_min <= s <= u <= t <= sigma_max.
 
 Differences from the paper's letter are marked (D1) to (D12) in Args, each a flag. --literal sets
 them to the letter and, where the paper gives nothing (*), to what the code of Diffusion-QL and
-Consistency-RL does. Two have no flag: TD targets stop at terminal states (Eq. 16 has no mask), and
-the numbers of updates and AntMaze's rewards 4 (r - 0.5) are Diffusion-QL's.
+Consistency-RL does. Without a flag: TD targets stop at terminal states (Eq. 16 has no mask).
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -41,7 +41,6 @@ import zipfile
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -64,7 +63,7 @@ class Args:
     run_dir: str | None = None  # receives everything [runs/{task}__{script}__{seed}__{time}]
     resume: str | None = None  # continue the run in this directory, with its own arguments
     seed: int = 0  # of the networks, the batches and the evaluation
-    device: str = "auto"  # cpu, cuda, cuda:1, ...; auto: cuda where there is one
+    device: str = "cuda" if torch.cuda.is_available() else "cpu"  # or cuda:1, ...
     num_threads: int = 1  # CPU threads; more do not help networks of this size
     tensorboard: bool = True  # write TensorBoard events
     num_updates: int | None = None  # training iterations [task]
@@ -116,13 +115,12 @@ DEFAULTS = dict(
 )  # fmt: skip
 DIFFERENCES = dict(  # the default and, with --literal, the paper's letter
     consistency_loss=("pseudo-huber", "squared"), consistency_weighting=("inverse-gap", "none"),
-    flow_weighting=("edm", "none"), lambda_flow=(10.0, 1.0), t_sampling=("lognormal", "uniform"),
-    sigma_max=(5.0, 80.0), preconditioning=("edm", "none"), strict_s=(False, True),
-    sampler_end=("sigma-min", "zero"), max_weight=(100.0, math.inf), eval_actor=("ema", "online"),
+    flow_weighting=("edm", "none"), preconditioning=("edm", "none"), strict_s=(False, True),
+    t_sampling=("lognormal", "uniform"), sampler_end=("sigma-min", "zero"), sigma_max=(5.0, 80.0),
+    eval_actor=("ema", "online"), max_weight=(100.0, math.inf), lambda_flow=(10.0, 1.0),
     num_holdout=(2000, 0),
 )  # fmt: skip
-# Table 4. *: not in the paper; for AntMaze, gradient norm and max-Q backup are from Diffusion-QL's
-# code and eta by analogy.
+# Table 4; *: not in the paper, gradient norm and max-Q backup are Diffusion-QL's, eta by analogy
 TASK_FIELDS = ("learning_rate", "eta", "grad_norm", "max_q_backup")
 TASKS = {
     "halfcheetah-medium": (3e-4, 5.0, 9.0, False),
@@ -140,26 +138,25 @@ TASKS = {
     "antmaze-medium-diverse": (3e-4, 5.0, 1.0, True),  # *
     "antmaze-large-play": (3e-4, 5.0, 10.0, True),  # *
     "antmaze-large-diverse": (3e-4, 5.0, 7.0, True),  # *
-    "multigoal": (1e-3, 0.0, 0.0, False),  # * Fig. 7
-    "multigoal-unequal": (1e-3, 5.0, 0.0, False),  # *
 }
 
 
 # --- shared: resolve_args ---
 def resolve_args(args: Args) -> Args:
     """Fill in what was not given (--literal, task's row, defaults); ValueError for a bad value."""
-    if args.env_id is None and args.dataset_path is None:
-        args = replace(args, env_id="multigoal-v0")
-    if args.env_id is not None:
-        tasks().check_env_id(args.env_id)
+    env_id = args.env_id or (None if args.dataset_path else "multigoal-v0")
+    if env_id:
+        tasks().check_env_id(env_id)
     chosen = DEFAULTS | {name: pair[args.literal] for name, pair in DIFFERENCES.items()}
-    if (task := (args.env_id or "").rpartition("-v")[0]) in TASKS:
+    if (task := (env_id or "").rpartition("-v")[0]) in TASKS:
         chosen |= dict(zip(TASK_FIELDS, TASKS[task], strict=True), num_updates=2 * 10**6)
     if task.startswith("antmaze"):  # r' = 4 (r - 0.5), as in Diffusion-QL's code
         chosen |= dict(num_updates=10**6, num_eval_episodes=100, reward_scale=4, reward_shift=-0.5)
-    elif task.startswith("multigoal"):
-        chosen |= dict(num_updates=8_000 if "unequal" in task else 4_000, num_eval_episodes=1_000)
-    args = replace(args, **{k: v for k, v in chosen.items() if getattr(args, k) is None})
+    elif task.startswith("multigoal"):  # Fig. 7; not in Table 4
+        chosen |= dict(learning_rate=1e-3, eta=0.0, num_updates=4_000, num_eval_episodes=1_000)
+        chosen |= dict(eta=5.0, num_updates=8_000) if "unequal" in task else {}
+    chosen = {name: value for name, value in chosen.items() if getattr(args, name) is None}
+    args = replace(args, env_id=env_id, **chosen)
     most = dict(learning_rate=1, critic_learning_rate=1, tau=1, gamma=1, eta=1e6, sigma_max=1e6)
     for name, value in vars(args).items():
         count = Args.__annotations__[name].startswith("int") and name not in ("seed", "num_holdout")
@@ -168,14 +165,13 @@ def resolve_args(args: Args) -> Args:
             flag = "--" + name.replace("_", "-")
             raise ValueError(f"{flag} is {value}; it must be a number from {low} to {high}")
     if not 1e-4 <= getattr(args, "sigma_min", 1) < getattr(args, "sigma_max", 2):
-        given = f"--sigma-min {args.sigma_min} --sigma-max {args.sigma_max}"
-        raise ValueError(f"{given} is no range of noise levels; give 0.0001 <= min < max")
+        raise ValueError(
+            f"--sigma-min {args.sigma_min} must be >= 1e-4, < --sigma-max {args.sigma_max}"
+        )
     args.eval_freq = args.eval_freq or max(1, args.num_updates // 20)
     args.checkpoint_freq = args.checkpoint_freq or min(args.eval_freq, 10_000)
-    cuda = torch.cuda.is_available()
-    args.device = ("cuda" if cuda else "cpu") if args.device == "auto" else args.device
-    if args.device != "cpu" and not (cuda and args.device.startswith("cuda")):
-        raise ValueError(f"--device {args.device} is not to be had here; give cpu, cuda or auto")
+    if args.device != "cpu" and not (torch.cuda.is_available() and args.device.startswith("cuda")):
+        raise ValueError(f"--device {args.device} is not to be had on this machine; give cpu")
     return args
 
 
@@ -209,6 +205,15 @@ def mlp(in_dim: int, hidden_dim: int, out_dim: int, linear=nn.Linear) -> nn.Sequ
     return nn.Sequential(*layers, linear(hidden_dim, out_dim))
 
 
+def gradient_step(optimizer, network, loss, grad_norm: float) -> torch.Tensor:
+    """One step down the loss; the gradient is clipped to grad_norm (0: not) -> its norm before."""
+    optimizer.zero_grad()
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(network.parameters(), grad_norm or math.inf)
+    optimizer.step()
+    return norm
+
+
 # --- end shared ---
 # --- shared: flow map ---
 SIGMA_DATA = 0.5  # standard deviation of the actions that EDM's preconditioning assumes
@@ -222,8 +227,7 @@ class FlowMap(nn.Module):
     def __init__(self, obs_dim: int, action_dim: int, hidden_dim=256, preconditioning="edm"):
         super().__init__()
         self.action_dim, self.preconditioned = action_dim, preconditioning == "edm"
-        frequencies = torch.exp(torch.arange(8) * (-math.log(10_000) / 7))
-        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.register_buffer("frequencies", torch.logspace(0, -4, 8), persistent=False)
         embed = EnsembleLinear(2, 16, 32), nn.Mish(), EnsembleLinear(2, 32, 16)  # t and s, apart
         self.embed = nn.Sequential(*embed)
         self.net = mlp(action_dim + 32 + obs_dim, hidden_dim, action_dim)
@@ -260,8 +264,7 @@ def num_grid_points(update: int, num_updates: int, s0: int = 10, s1: int = 1280)
 def karras_grid(n: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> torch.Tensor:
     """n noise levels from sigma_min up to sigma_max, (n,) (EDM, Eq. 5)."""
     grid = torch.linspace(sigma_min ** (1 / rho), sigma_max ** (1 / rho), n, dtype=torch.float64)
-    grid = (grid**rho).clamp(sigma_min, sigma_max)  # the ends exactly
-    return grid.to(torch.get_default_dtype())
+    return (grid**rho).clamp(sigma_min, sigma_max).to(torch.get_default_dtype())
 
 
 @lru_cache
@@ -346,8 +349,8 @@ def sample_actions(actor, obs, noise, times) -> torch.Tensor:
     """Follow Phi from t_0 z to t_K (Eq. 15): obs (B, obs_dim), z (..., B, action_dim) ~ N(0, I),
     times (K + 1,) descending -> actions like z, in [-1, 1]."""
     x = times[0] * noise
-    for t, s in pairwise(times):
-        x = actor.flow_map(obs, x, t.view(1, 1), s.view(1, 1))
+    for i in range(len(times) - 1):
+        x = actor.flow_map(obs, x, times[i].view(1, 1), times[i + 1].view(1, 1))
     return x.clamp(-1, 1)
 
 
@@ -406,17 +409,6 @@ def draw_inputs(update: int, data: dict, generator, args: Args) -> dict[str, tor
     }  # fmt: skip
 
 
-# --- shared: optimiser and averages ---
-def gradient_step(optimizer, network, loss, grad_norm: float) -> torch.Tensor:
-    """One step down the loss; the gradient is clipped to grad_norm (0: not) -> its norm before."""
-    optimizer.zero_grad()
-    loss.backward()
-    norm = nn.utils.clip_grad_norm_(network.parameters(), grad_norm or math.inf)
-    optimizer.step()
-    return norm
-
-
-# --- end shared ---
 def update_networks(nets, optimizers, data, inputs, args: Args) -> dict[str, torch.Tensor]:
     """One iteration of Algorithm 1 (lines 3-9), no synchronisation -> scalar metrics."""
     rows, times, metrics = data["rows"][inputs["rows"]], inputs["times"], {}
@@ -681,35 +673,32 @@ def train(args: Args) -> dict:
         text = json.dumps(results, indent=1).replace(": Infinity", ': "inf"')
         write_file(run_dir / "results.json", text.replace(": NaN", ": null").encode())
 
-    def merit(row: dict) -> float:
-        score, energy = row["normalized_score"], row["energy_score"]
-        return score if score is not None else -math.inf if energy is None else -energy
-
     def note_signal(number: int, frame) -> None:
         if caught:  # the second one
             raise KeyboardInterrupt
         caught.append(number)
 
-    main_thread = threading.current_thread() is threading.main_thread()
-    signals = (signal.SIGINT, signal.SIGTERM) if main_thread else ()
-    usual = {number: signal.signal(number, note_signal) for number in signals}
-    log = None
-    if args.tensorboard:
-        from torch.utils.tensorboard import SummaryWriter  # takes a second to import
-
-        log = SummaryWriter(run_dir, purge_step=logged + 1)
     updates = range(logged + 1, args.num_updates + 1)
     bar = tqdm.tqdm(updates, initial=logged, total=args.num_updates, unit="update")
     write_results()
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(lock.release)
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                stack.callback(signal.signal, number, signal.signal(number, note_signal))
+        if args.tensorboard:
+            from torch.utils.tensorboard import SummaryWriter  # takes a second to import
+
+            log = stack.enter_context(SummaryWriter(run_dir, purge_step=logged + 1))
         for update in bar:
             started, last, stop = time.perf_counter(), update == args.num_updates, bool(caught)
             inputs = draw_inputs(update - 1, data, generator, args)
             metrics = update_networks(nets, parts, data, inputs, args)
             sums = torch._foreach_add(sums, [*metrics.values()]) if sums else [*metrics.values()]
             results["update"], scalars = update, {}
+            due = last or update % args.eval_freq == 0
             save = last or stop or update % args.checkpoint_freq == 0
-            if save or update % args.log_freq == 0:
+            if due or save or update % args.log_freq == 0:
                 means = [value.item() / (update - logged) for value in sums]
                 scalars = {f"losses/{k}": v for k, v in zip(metrics, means, strict=True)}
                 if not all(map(math.isfinite, means)):
@@ -717,14 +706,16 @@ def train(args: Args) -> dict:
                     break
                 sums, logged = [], update
             results["seconds"] += time.perf_counter() - started
-            if last or update % args.eval_freq == 0:
+            if due:
                 evaluations.append(row := evaluate(nets, args, holdout, update))
-                results |= {"last": row, "best": max(evaluations, key=merit)}
+                score = "energy_score" if row["normalized_score"] is None else "normalized_score"
+                ranked = sorted(evaluations, key=lambda row: row[score] or 0)
+                results |= {"last": row, "best": ranked[0 if score == "energy_score" else -1]}
                 write_results()
                 known = {k: v for k, v in row.items() if isinstance(v, float)}
                 bar.write(f"{update}: " + ", ".join(f"{k} {v:.4g}" for k, v in known.items()))
                 scalars |= {f"eval/{k}": v for k, v in known.items()}
-            if scalars and log:
+            if scalars and args.tensorboard:
                 scalars["charts/learning_rate"] = args.learning_rate
                 scalars["charts/updates_per_second"] = update / results["seconds"]
                 for name, value in scalars.items():
@@ -740,10 +731,6 @@ def train(args: Args) -> dict:
                 break
         else:
             results["status"] = "finished"
-    finally:
-        for number, handler in usual.items():
-            signal.signal(number, handler)
-        lock.release()
     act, obs = make_act(nets, args, args.seed), np.zeros(dims[0])
     times = [(act(obs), time.perf_counter())[1] for _ in range(51)]
     results["milliseconds_per_action"] = 1e3 * float(np.median(np.diff(times)))
