@@ -34,7 +34,6 @@ import math
 import os
 import signal
 import sys
-import threading
 import time
 import warnings
 import zipfile
@@ -52,7 +51,6 @@ import tyro
 from torch import nn
 
 
-# ------------------------------------------------------------------------------------ arguments
 @dataclass(unsafe_hash=True)
 class Args:
     """GTP for offline RL. [x]: the value by default, [task]: of Table 4; (Dn) x: the paper's."""
@@ -70,7 +68,7 @@ class Args:
     batch_size: int = 256  # transitions per update
     eval_freq: int | None = None  # updates between evaluations [num_updates // 20]
     num_eval_episodes: int | None = None  # episodes per evaluation [task]
-    checkpoint_freq: int | None = None  # updates between checkpoints [eval_freq, at most 10,000]
+    checkpoint_freq: int = 5000  # updates between checkpoints
     log_freq: int = 500  # updates per line of the log; metrics are means over them
     num_holdout: int | None = None  # (D12) kept for the energy score, 0 [2000, at most 10 %]
     fix_timeouts: bool = False  # antmaze-v0: drop transitions that jump between episodes
@@ -109,17 +107,14 @@ class Args:
     # --- end shared ---
 
 
-DEFAULTS = dict(
-    num_updates=100_000, num_eval_episodes=10, reward_scale=1.0, reward_shift=0.0,
-    learning_rate=3e-4, grad_norm=0.0, max_q_backup=False, eta=5.0,
-)  # fmt: skip
+DEFAULTS = dict(num_updates=100_000, num_eval_episodes=10, reward_scale=1.0, reward_shift=0.0,
+    learning_rate=3e-4, grad_norm=0.0, max_q_backup=False, eta=5.0)  # fmt: skip
 DIFFERENCES = dict(  # the default and, with --literal, the paper's letter
     consistency_loss=("pseudo-huber", "squared"), consistency_weighting=("inverse-gap", "none"),
     flow_weighting=("edm", "none"), preconditioning=("edm", "none"), strict_s=(False, True),
     t_sampling=("lognormal", "uniform"), sampler_end=("sigma-min", "zero"), sigma_max=(5.0, 80.0),
     eval_actor=("ema", "online"), max_weight=(100.0, math.inf), lambda_flow=(10.0, 1.0),
-    num_holdout=(2000, 0),
-)  # fmt: skip
+    num_holdout=(2000, 0))  # fmt: skip
 # Table 4; *: not in the paper, gradient norm and max-Q backup are Diffusion-QL's, eta by analogy
 TASK_FIELDS = ("learning_rate", "eta", "grad_norm", "max_q_backup")
 TASKS = {
@@ -153,13 +148,14 @@ def resolve_args(args: Args) -> Args:
     if task.startswith("antmaze"):  # r' = 4 (r - 0.5), as in Diffusion-QL's code
         chosen |= dict(num_updates=10**6, num_eval_episodes=100, reward_scale=4, reward_shift=-0.5)
     elif task.startswith("multigoal"):  # Fig. 7; not in Table 4
-        chosen |= dict(learning_rate=1e-3, eta=0.0, num_updates=4_000, num_eval_episodes=1_000)
-        chosen |= dict(eta=5.0, num_updates=8_000) if "unequal" in task else {}
-    chosen = {name: value for name, value in chosen.items() if getattr(args, name) is None}
+        chosen |= dict(learning_rate=1e-3, num_updates=8_000, num_eval_episodes=1_000)
+        chosen |= {} if "unequal" in task else dict(eta=0.0, num_candidates=1, num_updates=4_000)
+    chosen = {name: value for name, value in chosen.items() if getattr(args, name, 0) is None}
     args = replace(args, env_id=env_id, **chosen)
     most = dict(learning_rate=1, critic_learning_rate=1, tau=1, gamma=1, eta=1e6, sigma_max=1e6)
     for name, value in vars(args).items():
-        count = Args.__annotations__[name].startswith("int") and name not in ("seed", "num_holdout")
+        may_be_0 = name in ("seed", "num_holdout", "top_k")
+        count = Args.__annotations__[name].startswith("int") and not may_be_0
         low, high = -math.inf if "reward" in name else int(count), most.get(name, math.inf)
         if isinstance(value, int | float) and not low <= value <= high:  # also refuses NaN
             flag = "--" + name.replace("_", "-")
@@ -169,7 +165,6 @@ def resolve_args(args: Args) -> Args:
             f"--sigma-min {args.sigma_min} must be >= 1e-4, < --sigma-max {args.sigma_max}"
         )
     args.eval_freq = args.eval_freq or max(1, args.num_updates // 20)
-    args.checkpoint_freq = args.checkpoint_freq or min(args.eval_freq, 10_000)
     if args.device != "cpu" and not (torch.cuda.is_available() and args.device.startswith("cuda")):
         raise ValueError(f"--device {args.device} is not to be had on this machine; give cpu")
     return args
@@ -197,19 +192,32 @@ class EnsembleLinear(nn.Module):
         return torch.baddbmm(self.bias, x, self.weight)
 
 
+class Mish(nn.Module):
+    """x tanh(softplus(x)); compiled, in an algebraic form, exact in float32, that vectorises."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not torch.compiler.is_compiling():
+            return nn.functional.mish(x)
+        e = x.clamp(max=20).exp()
+        return x * (e * (e + 2)) / (e * (e + 2) + 2)
+
+
 def mlp(in_dim: int, hidden_dim: int, out_dim: int, linear=nn.Linear) -> nn.Sequential:
     """Three hidden layers with Mish, as in Diffusion-QL's code."""
-    layers = [linear(in_dim, hidden_dim), nn.Mish()]
+    layers = [linear(in_dim, hidden_dim), Mish()]
     for _ in range(2):
-        layers += [linear(hidden_dim, hidden_dim), nn.Mish()]
+        layers += [linear(hidden_dim, hidden_dim), Mish()]
     return nn.Sequential(*layers, linear(hidden_dim, out_dim))
 
 
 def gradient_step(optimizer, network, loss, grad_norm: float) -> torch.Tensor:
     """One step down the loss; the gradient is clipped to grad_norm (0: not) -> its norm before."""
-    optimizer.zero_grad()
-    loss.backward()
-    norm = nn.utils.clip_grad_norm_(network.parameters(), grad_norm or math.inf)
+    parameters = [*network.parameters()]
+    gradients = torch.autograd.grad(loss, parameters)
+    norm = torch.stack(torch._foreach_norm(gradients)).norm()
+    scale = ((grad_norm or math.inf) / (norm + 1e-6)).clamp(max=1)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient * scale
     optimizer.step()
     return norm
 
@@ -221,14 +229,13 @@ EVALUATION_STEPS = {1, 2}  # of the sampler, besides num_steps: where the energy
 
 
 class FlowMap(nn.Module):
-    """The actor: predicts phi, from which the solution map Phi follows. obs (B, obs_dim),
-    x (..., B, action_dim), t and s (B, 1) or (1, 1) -> (..., B, action_dim)"""
+    """The actor: obs (B, obs_dim), x (..., B, action_dim), t and s (B, 1) or (1, 1) -> like x."""
 
     def __init__(self, obs_dim: int, action_dim: int, hidden_dim=256, preconditioning="edm"):
         super().__init__()
-        self.action_dim, self.preconditioned = action_dim, preconditioning == "edm"
+        self.noise_dim, self.preconditioned = action_dim, preconditioning == "edm"
         self.register_buffer("frequencies", torch.logspace(0, -4, 8), persistent=False)
-        embed = EnsembleLinear(2, 16, 32), nn.Mish(), EnsembleLinear(2, 32, 16)  # t and s, apart
+        embed = EnsembleLinear(2, 16, 32), Mish(), EnsembleLinear(2, 32, 16)  # t and s, apart
         self.embed = nn.Sequential(*embed)
         self.net = mlp(action_dim + 32 + obs_dim, hidden_dim, action_dim)
 
@@ -293,7 +300,6 @@ def sample_times(uniform, grid, t_cdf, args: Args):
 
 
 # --- end shared ---
-# --------------------------------------------------------------------------------------- losses
 def advantage_weights(advantage: torch.Tensor, eta: float, max_weight: float) -> torch.Tensor:
     """w = exp(eta max(0, A) / (std(A) + eps)), at most max_weight, (B,) -> (B,) (Eq. 14); 1 where
     all advantages are equal; at most e^30, beyond which float32 gradients overflow."""
@@ -361,8 +367,6 @@ def policy_samples(nets, obs, noise, num_steps: int, args: Args) -> torch.Tensor
 
 
 # --- end shared ---
-
-
 # --- shared: critic ---
 class Critic(nn.Module):
     """Two Q: obs (B, obs_dim), actions (..., B, action_dim) -> (2, ..., B)."""
@@ -402,11 +406,9 @@ def draw_inputs(update: int, data: dict, generator, args: Args) -> dict[str, tor
     samples = 1 + (10 if args.max_q_backup else 1) + args.num_value_samples  # z, next and V's
     shape = (samples, args.batch_size, data["actions"].shape[1])
     own = {"generator": generator, "device": args.device}
-    return {
-        "rows": torch.randint(len(data["rows"]), shape[1:2], **own),
+    return {"rows": torch.randint(len(data["rows"]), shape[1:2], **own),
         "uniform": torch.rand(args.batch_size, 3, **own), "normal": torch.randn(shape, **own),
-        "grid": grid, "t_cdf": t_cdf, "times": sampling_times(args.num_steps, args),
-    }  # fmt: skip
+        "grid": grid, "t_cdf": t_cdf, "times": sampling_times(args.num_steps, args)}  # fmt: skip
 
 
 def update_networks(nets, optimizers, data, inputs, args: Args) -> dict[str, torch.Tensor]:
@@ -453,15 +455,20 @@ def update_networks(nets, optimizers, data, inputs, args: Args) -> dict[str, tor
     return {name: metric.detach() for name, metric in metrics.items()}
 
 
+def select(evaluations: list[dict], args: Args) -> dict:
+    """The evaluations that results.json names: the last, and the best by score, else by energy."""
+    key = "energy_score" if evaluations[-1]["normalized_score"] is None else "normalized_score"
+    ranked = sorted(evaluations, key=lambda row: row[key] or 0)
+    return {"last": evaluations[-1], "best": ranked[0 if key == "energy_score" else -1]}
+
+
 # --- shared: data, evaluation, checkpoint, train ---
 def load_transitions(path, max_episode_steps: int | None = None) -> dict[str, np.ndarray]:
-    """What D4RL's qlearning_dataset makes of an HDF5 or NPZ file with D4RL's keys, in float32:
-    observations, next_observations (n, obs_dim), actions (n, action_dim), rewards, terminals (n,).
-    A file without timeouts is cut after max_episode_steps. Raises ValueError for a bad file."""
+    """float32 observations, next_observations (n, obs_dim), actions (n, action_dim), rewards and
+    terminals (n,) as D4RL's qlearning_dataset makes them from an HDF5 or NPZ file with D4RL's keys;
+    max_episode_steps cuts episodes in a file without timeouts. Raises ValueError for a bad file."""
     import h5py
 
-    if not Path(path).is_file():
-        raise ValueError(f"dataset {path} is not a file; give an HDF5 or NPZ file with D4RL's keys")
     ranks = {"observations": 2, "actions": 2, "rewards": 1, "terminals": 1, "timeouts": 1}
     try:
         npz = zipfile.is_zipfile(path)
@@ -472,9 +479,7 @@ def load_transitions(path, max_episode_steps: int | None = None) -> dict[str, np
             arrays = {key: file[key].astype(np.float32)[:] for key in keys}  # h5py: as it reads
     except Exception as error:  # h5py and zipfile raise many kinds for a damaged file
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(
-            f"dataset {path} lacks whole arrays of {[*ranks][:4]}: {reason}"
-        ) from error
+        raise ValueError(f"dataset {path} cannot be read as HDF5 or NPZ: {reason}") from error
     shapes, count = {k: v.shape for k, v in arrays.items()}, len(arrays["observations"])
     for key, array in arrays.items():
         if array.ndim != ranks[key] or len(array) != count or not array.size:
@@ -531,12 +536,12 @@ def energy_score(samples: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
 def make_act(nets, args: Args, seed: int):
     """act(obs): NumPy (obs_dim,) or (n, obs_dim) -> actions alike; noise from the seed alone. Of
     num_candidates one is drawn by softmax of the smaller target Q, as in the baselines' code."""
-    generator, n = torch.Generator().manual_seed(seed), args.num_candidates
+    generator, n = torch.Generator().manual_seed(seed), getattr(args, "num_candidates", 1)
 
     @torch.no_grad()
     def act(obs: np.ndarray) -> np.ndarray:
         batch = torch.as_tensor(np.atleast_2d(obs), dtype=torch.float32, device=args.device)
-        noise = torch.randn(n, len(batch), nets["actor"].action_dim, generator=generator)
+        noise = torch.randn(n, len(batch), nets["actor"].noise_dim, generator=generator)
         actions = policy_samples(nets, batch, noise.to(args.device), args.num_steps, args)
         if n > 1:
             q = nets["critic_target"](batch, actions).amin(0).T.cpu()
@@ -555,7 +560,7 @@ def evaluate(nets, args: Args, holdout: dict, update: int) -> dict:
     keys += " episodic_length goal_fractions"
     row, scores = {"update": update} | dict.fromkeys(keys.split()), {}
     if len(obs := holdout["observations"]):
-        shape, generator = (16, *holdout["actions"].shape), torch.Generator().manual_seed(0)
+        shape, generator = (16, len(obs), nets["actor"].noise_dim), torch.Generator().manual_seed(0)
         noise = torch.randn(shape, generator=generator).to(args.device)
         for steps in sorted({*EVALUATION_STEPS, args.num_steps}):
             samples = policy_samples(nets, obs, noise, steps, args)
@@ -590,8 +595,8 @@ def save_checkpoint(path: Path, state: dict) -> None:
 
 def load_checkpoint(path: Path) -> dict:
     """The state in a checkpoint, or in the newest whole one of a run directory."""
-    names = ("checkpoint.pt", "checkpoint.previous.pt") if path.is_dir() else ("",)
-    for file in (path / name for name in names):
+    both = [path / "checkpoint.pt", path / "checkpoint.previous.pt"]
+    for file in both if path.is_dir() else [path]:
         content = file.read_bytes() if file.is_file() else b""
         if hashlib.sha256(content[:-64]).hexdigest().encode() == content[-64:]:
             break
@@ -609,30 +614,24 @@ def load_policy(checkpoint, device: str = "cpu", seed: int = 0):
     state = load_checkpoint(Path(checkpoint))
     args = replace(Args(**state["results"]["args"]), device=device)
     nets = make_networks(args, *state["dims"]).to(device)
-    nets.load_state_dict(state["parts"]["nets"])
+    nets.load_state_dict(state["nets"])
     return make_act(nets, args, seed)
-
-
-def open_run(args: Args) -> tuple[Args, dict | None]:
-    """Resolved arguments and, with --resume, the state in the run's checkpoint."""
-    if args.resume is None:
-        args = resolve_args(args)
-        task = (args.env_id or Path(args.dataset_path).stem).replace("/", "-")
-        name = f"runs/{task}__{Path(__file__).stem}__{args.seed}__{int(time.time())}"
-        return replace(args, run_dir=args.run_dir or name), None
-    given = {k: v for k, v in vars(args).items() if v != getattr(Args(), k) and k != "resume"}
-    if extra := given.keys() - {"device", "num_threads", "dataset_path"}:
-        raise ValueError(f"--resume keeps the run's own arguments; drop {sorted(extra)}")
-    state = load_checkpoint(Path(args.resume))
-    given = state["results"]["args"] | given | {"run_dir": args.resume}
-    return resolve_args(Args(**given)), state
 
 
 def train(args: Args) -> dict:
     """Train -> what results.json holds. Bad input raises, with an exit_code, before training."""
     exit_code, script = 2, Path(__file__).stem
     try:
-        args, state = open_run(args)
+        state = None
+        if args.resume is not None:
+            given = {k: v for k, v in vars(args).items() if v != getattr(Args(), k)}
+            if extra := given.keys() - {"resume", "device", "num_threads", "dataset_path"}:
+                raise ValueError(f"--resume keeps the run's arguments; drop {sorted(extra)}")
+            state = load_checkpoint(Path(given.pop("resume")))
+            args = Args(**(state["results"]["args"] | given | {"run_dir": args.resume}))
+        args = resolve_args(args)
+        name = f"{args.env_id or Path(args.dataset_path).stem}__{script}__{args.seed}"
+        args.run_dir = args.run_dir or f"runs/{name.replace('/', '-')}__{int(time.time())}"
         exit_code, run_dir = 1, Path(args.run_dir)
         data, holdout, dataset = load_data(args)
         if state and state["results"]["dataset"]["sha256"] != dataset["sha256"]:
@@ -655,16 +654,15 @@ def train(args: Args) -> dict:
     for name in {"actor", "critic", "value"} & nets.keys():
         rate = args.learning_rate if name == "actor" else args.critic_learning_rate
         parts[name] = torch.optim.Adam(nets[name].parameters(), rate, fused=True)
-    results = {
-        "algorithm": script, "env_id": args.env_id, "seed": args.seed, "last": None, "best": None,
-        "num_updates": args.num_updates, "evaluations": [], "dataset": dataset, "update": 0,
-        "versions": {m.__name__: m.__version__ for m in (torch, np)}, "seconds": 0.0,
-    }  # fmt: skip
+    results = {"algorithm": script, "env_id": args.env_id, "seed": args.seed, "dataset": dataset,
+        "num_updates": args.num_updates, "evaluations": [], "last": None, "best": None,
+        "versions": {m.__name__: str(m.__version__) for m in (torch, np)},
+        "update": 0, "seconds": 0.0}  # fmt: skip
     if state:
         results = state["results"]
         generator.set_state(state["generator"])
         for name, part in parts.items():
-            part.load_state_dict(state["parts"][name])
+            part.load_state_dict(state[name])
     results |= {"status": "running", "args": asdict(args), "milliseconds_per_action": None}
     evaluations, caught, sums, logged = results["evaluations"], [], [], results["update"]
 
@@ -673,19 +671,18 @@ def train(args: Args) -> dict:
         text = json.dumps(results, indent=1).replace(": Infinity", ': "inf"')
         write_file(run_dir / "results.json", text.replace(": NaN", ": null").encode())
 
-    def note_signal(number: int, frame) -> None:
-        if caught:  # the second one
-            raise KeyboardInterrupt
+    def catch(number: int, frame) -> None:
         caught.append(number)
+        signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
 
     updates = range(logged + 1, args.num_updates + 1)
     bar = tqdm.tqdm(updates, initial=logged, total=args.num_updates, unit="update")
     write_results()
     with contextlib.ExitStack() as stack:
         stack.callback(lock.release)
-        if threading.current_thread() is threading.main_thread():
+        with contextlib.suppress(ValueError):  # signals reach the main thread only
             for number in (signal.SIGINT, signal.SIGTERM):
-                stack.callback(signal.signal, number, signal.signal(number, note_signal))
+                stack.callback(signal.signal, number, signal.signal(number, catch))
         if args.tensorboard:
             from torch.utils.tensorboard import SummaryWriter  # takes a second to import
 
@@ -705,26 +702,22 @@ def train(args: Args) -> dict:
                     results |= {"status": "diverged", "diverged": scalars}
                     break
                 sums, logged = [], update
+                scalars["charts/learning_rate"] = args.learning_rate
+                scalars["charts/updates_per_second"] = update / max(results["seconds"], 1e-9)
             results["seconds"] += time.perf_counter() - started
             if due:
-                evaluations.append(row := evaluate(nets, args, holdout, update))
-                score = "energy_score" if row["normalized_score"] is None else "normalized_score"
-                ranked = sorted(evaluations, key=lambda row: row[score] or 0)
-                results |= {"last": row, "best": ranked[0 if score == "energy_score" else -1]}
+                evaluations.append(evaluate(nets, args, holdout, update) | {"losses": scalars})
+                results |= select(evaluations, args)
                 write_results()
-                known = {k: v for k, v in row.items() if isinstance(v, float)}
+                known = {k: v for k, v in evaluations[-1].items() if isinstance(v, float)}
                 bar.write(f"{update}: " + ", ".join(f"{k} {v:.4g}" for k, v in known.items()))
                 scalars |= {f"eval/{k}": v for k, v in known.items()}
-            if scalars and args.tensorboard:
-                scalars["charts/learning_rate"] = args.learning_rate
-                scalars["charts/updates_per_second"] = update / results["seconds"]
-                for name, value in scalars.items():
-                    log.add_scalar(name, value, update)
+            for name, value in scalars.items() if args.tensorboard else ():
+                log.add_scalar(name, value, update)
             if save:
-                save_checkpoint(run_dir / "checkpoint.pt", {
-                    "results": results, "dims": dims, "generator": generator.get_state(),
-                    "parts": {name: part.state_dict() for name, part in parts.items()},
-                })  # fmt: skip
+                state = {name: part.state_dict() for name, part in parts.items()}
+                state |= {"results": results, "dims": dims, "generator": generator.get_state()}
+                save_checkpoint(run_dir / "checkpoint.pt", state)
             if stop and not last:
                 results["status"] = "interrupted"
                 bar.write(f"interrupted; go on with: python {sys.argv[0]} --resume {run_dir}")
@@ -752,5 +745,6 @@ def main() -> int:
         return error.exit_code
 
 
+# --- end shared ---
 if __name__ == "__main__":
     sys.exit(main())
