@@ -16,6 +16,7 @@ import functools
 import hashlib
 import http.client
 import importlib.util
+import json
 import os
 import sys
 import threading
@@ -156,6 +157,13 @@ def task_dims(env_id: str) -> tuple[int, int, int]:
                 )
         steps = env.get_wrapper_attr("_max_episode_steps")
         return env.observation_space.shape[0], env.action_space.shape[0], steps
+
+
+def check_dims(env_id: str, path, data: dict) -> None:
+    """Raises a ValueError where the columns of a dataset's transitions are not the task's."""
+    for key, dim in zip(("observations", "actions"), task_dims(env_id)[:2], strict=True):
+        if (width := data[key].shape[1]) != dim:
+            raise ValueError(f"dataset {path}: {key} have {width} columns, {env_id} has {dim}")
 
 
 def normalized_score(env_id: str, returns) -> np.ndarray | None:
@@ -844,3 +852,12 @@ def plot_run(run_dir, env_id: str | None, evaluations: list[dict], act, seed: in
     plot_learning_curve(evaluations, run_dir / "learning_curve.png", run_dir.name)
     if env_id in MULTIGOAL_REWARDS:
         plot_trajectories(env_id, act, run_dir / "trajectories.png", seed)
+
+
+def print_evaluation(env_id: str | None, act, num_episodes: int, seed: int, video=None) -> None:
+    """What --eval-only does: `evaluate` as one line of JSON, then perhaps a video of an episode."""
+    if env_id is None:
+        raise ValueError("the run had no task; name one with --env-id")
+    print(json.dumps({"env_id": env_id} | evaluate(env_id, act, num_episodes, seed)))
+    if video is not None:
+        record_video(env_id, act, video, seed)

@@ -241,33 +241,31 @@ class NoisePredictor(nn.Module):
 
 
 @lru_cache
-def vp_schedule(num_steps: int, device="cpu", dtype=torch.float32) -> dict[str, torch.Tensor]:
-    """By index t - 1, each (T, 1): abar, the mean c1 a + c2 x_t and the standard deviation of
-    q(x_{t-1} | x_t, a), and the index itself."""
+def vp_schedule(num_steps: int, device="cpu", dtype=torch.float32) -> torch.Tensor:
+    """abar, c1, c2, std and the index t - 1, (5, T, 1), for t = 1, ..., T: q(x_{t-1} | x_t, a) has
+    the mean c1 a + c2 x_t and the standard deviation std."""
     b_min, b_max, t = 0.1, 10.0, torch.arange(1, num_steps + 1, dtype=torch.float64)[:, None]
     alpha = (-b_min / num_steps - (b_max - b_min) * (2 * t - 1) / (2 * num_steps**2)).exp()
     abar = alpha.cumprod(0)
     previous = abar / alpha  # abar_{t-1}
     previous[0] = 1
-    schedule = {
-        "abar": abar, "c1": previous.sqrt() * (1 - alpha) / (1 - abar),
-        "c2": alpha.sqrt() * (1 - previous) / (1 - abar), "index": t - 1,
-        "std": ((1 - alpha) * (1 - previous) / (1 - abar)).clamp(min=1e-20).sqrt(),
-    }  # fmt: skip
-    return {name: value.to(device, dtype) for name, value in schedule.items()}
+    c1 = previous.sqrt() * (1 - alpha) / (1 - abar)
+    c2 = alpha.sqrt() * (1 - previous) / (1 - abar)
+    std = ((1 - alpha) * (1 - previous) / (1 - abar)).clamp(min=1e-20).sqrt()
+    return torch.stack((abar, c1, c2, std, t - 1)).to(device, dtype)
 
 
 # --------------------------------------------------------------------------------------- losses
 def forward_process(actions, noise, t, schedule):
     """x_t = sqrt(abar_t) a + sqrt(1 - abar_t) z for indices t (B,) -> (B, action_dim)."""
-    abar = schedule["abar"][t]
+    abar = schedule[0, t]
     return abar.sqrt() * actions + (1 - abar).sqrt() * noise
 
 
 def bc_loss(actor, obs, actions, noise, t, schedule):
     """L_d: mean squared error of the predicted noise over batch and action components."""
     x_t = forward_process(actions, noise, t, schedule)
-    return (noise - actor(obs, x_t, schedule["index"][t])).square().mean()
+    return (noise - actor(obs, x_t, schedule[4, t])).square().mean()
 
 
 # --- shared: Q-loss ---
@@ -285,14 +283,13 @@ def q_loss(critic, obs, new_actions, coin):
 def sample_actions(actor, obs, noise, schedule) -> torch.Tensor:
     """From x_T = noise[0] back to the action, with fresh noise at each step but the last:
     obs (B, obs_dim), noise (T, ..., B, action_dim) -> actions like noise[0], in [-1, 1]."""
-    x, steps = noise[0], len(schedule["index"])
-    abar, c1, c2, std = (schedule[name] for name in ("abar", "c1", "c2", "std"))
-    for i in reversed(range(steps)):
-        predicted = actor(obs, x, schedule["index"][i : i + 1])
+    x, (abar, c1, c2, std, index) = noise[0], schedule
+    for i in reversed(range(len(index))):
+        predicted = actor(obs, x, index[i : i + 1])
         clean = ((x - (1 - abar[i]).sqrt() * predicted) / abar[i].sqrt()).clamp(-1, 1)
         x = c1[i] * clean + c2[i] * x
         if i > 0:
-            x = x + std[i] * noise[steps - i]
+            x = x + std[i] * noise[len(index) - i]
     return x.clamp(-1, 1)
 
 
@@ -345,7 +342,7 @@ def draw_inputs(update: int, data: dict, generator, args: Args) -> dict[str, tor
         "t": torch.randint(args.num_steps, shape[:1], **own),
         "noise": torch.randn(shape, **own), "coin": torch.randint(2, (1,), **own),
         "normal": torch.randn(args.num_steps, samples, *shape, **own),
-        "ema_rate": ema_rate(update, args),
+        "ema_rate": ema_rate(update, args), "schedule": vp_schedule(args.num_steps, args.device),
     }  # fmt: skip
 
 
@@ -371,11 +368,7 @@ def update_averages(nets, ema_rate, tau: float) -> None:
 
 def update_networks(nets, optimizers, data, inputs, args: Args) -> dict[str, torch.Tensor]:
     """One update of the critic, the actor and the averages, no synchronisation -> metrics."""
-    rows, schedule, metrics = (
-        data["rows"][inputs["rows"]],
-        vp_schedule(args.num_steps, args.device),
-        {},
-    )
+    rows, schedule, metrics = data["rows"][inputs["rows"]], inputs["schedule"], {}
     obs, actions = data["observations"][rows], data["actions"][rows]
     actor_noise, next_noise = inputs["normal"][:, 0], inputs["normal"][:, 1:]
     if "critic" in nets:
@@ -404,15 +397,15 @@ def update_networks(nets, optimizers, data, inputs, args: Args) -> dict[str, tor
 
 
 def select(evaluations: list[dict], args: Args) -> dict:
-    """Which evaluations results.json names: the last, the best by score or energy score, and the
-    one that the reference code selects offline, by L_d."""
+    """The evaluations that results.json names: the last, the best by score, else by energy, and
+    the one that the reference code selects offline, by L_d."""
     key = "energy_score" if evaluations[-1]["normalized_score"] is None else "normalized_score"
     ranked = sorted(evaluations, key=lambda row: row[key] or 0)
-    best = ranked[0 if key == "energy_score" else -1]
-    order = np.argsort([row["losses"]["bc"] for row in evaluations], kind="stable")
+    chosen = {"last": evaluations[-1], "best": ranked[0 if key == "energy_score" else -1]}
+    order = np.argsort([row["losses"]["losses/bc"] for row in evaluations], kind="stable")
     k = min(args.top_k, len(order) - 1)
-    chosen = order[k] if args.selection == "offline-fixed" else np.flatnonzero(order == k)[0]
-    return {"last": evaluations[-1], "best": best, "selected": evaluations[chosen]}
+    index = order[k] if args.selection == "offline-fixed" else np.flatnonzero(order == k)[0]
+    return chosen | {"selected": evaluations[index]}
 
 
 # --- shared: data, evaluation, checkpoint, train ---
@@ -571,26 +564,20 @@ def load_policy(checkpoint, device: str = "cpu", seed: int = 0):
     return make_act(nets, args, seed)
 
 
-def open_run(args: Args) -> tuple[Args, dict | None]:
-    """Resolved arguments and, with --resume, the state in the run's checkpoint."""
-    if args.resume is None:
-        args = resolve_args(args)
-        task = (args.env_id or Path(args.dataset_path).stem).replace("/", "-")
-        name = f"runs/{task}__{Path(__file__).stem}__{args.seed}__{int(time.time())}"
-        return replace(args, run_dir=args.run_dir or name), None
-    given = {k: v for k, v in vars(args).items() if v != getattr(Args(), k) and k != "resume"}
-    if extra := given.keys() - {"device", "num_threads", "dataset_path"}:
-        raise ValueError(f"--resume keeps the run's own arguments; drop {sorted(extra)}")
-    state = load_checkpoint(Path(args.resume))
-    given = state["results"]["args"] | given | {"run_dir": args.resume}
-    return resolve_args(Args(**given)), state
-
-
 def train(args: Args) -> dict:
     """Train -> what results.json holds. Bad input raises, with an exit_code, before training."""
     exit_code, script = 2, Path(__file__).stem
     try:
-        args, state = open_run(args)
+        state = None
+        if args.resume is not None:
+            given = {k: v for k, v in vars(args).items() if v != getattr(Args(), k)}
+            if extra := given.keys() - {"resume", "device", "num_threads", "dataset_path"}:
+                raise ValueError(f"--resume keeps the run's arguments; drop {sorted(extra)}")
+            state = load_checkpoint(Path(given.pop("resume")))
+            args = Args(**(state["results"]["args"] | given | {"run_dir": args.resume}))
+        args = resolve_args(args)
+        name = f"{args.env_id or Path(args.dataset_path).stem}__{script}__{args.seed}"
+        args.run_dir = args.run_dir or f"runs/{name.replace('/', '-')}__{int(time.time())}"
         exit_code, run_dir = 1, Path(args.run_dir)
         data, holdout, dataset = load_data(args)
         if state and state["results"]["dataset"]["sha256"] != dataset["sha256"]:
@@ -615,7 +602,7 @@ def train(args: Args) -> dict:
         parts[name] = torch.optim.Adam(nets[name].parameters(), rate, fused=True)
     results = {"algorithm": script, "env_id": args.env_id, "seed": args.seed, "dataset": dataset,
         "num_updates": args.num_updates, "evaluations": [], "last": None, "best": None,
-        "versions": {m.__name__: m.__version__ for m in (torch, np)},
+        "versions": {m.__name__: str(m.__version__) for m in (torch, np)},
         "update": 0, "seconds": 0.0}  # fmt: skip
     if state:
         results = state["results"]
@@ -665,11 +652,10 @@ def train(args: Args) -> dict:
                 scalars["charts/updates_per_second"] = update / max(results["seconds"], 1e-9)
             results["seconds"] += time.perf_counter() - started
             if due:
-                row = evaluate(nets, args, holdout, update)
-                evaluations.append(row | {"losses": dict(zip(metrics, means, strict=True))})
+                evaluations.append(evaluate(nets, args, holdout, update) | {"losses": scalars})
                 results |= select(evaluations, args)
                 write_results()
-                known = {k: v for k, v in row.items() if isinstance(v, float)}
+                known = {k: v for k, v in evaluations[-1].items() if isinstance(v, float)}
                 bar.write(f"{update}: " + ", ".join(f"{k} {v:.4g}" for k, v in known.items()))
                 scalars |= {f"eval/{k}": v for k, v in known.items()}
             for name, value in scalars.items() if args.tensorboard else ():

@@ -385,11 +385,10 @@ def update_networks(nets, optimizers, data, inputs, args: Args) -> dict[str, tor
 
 
 def select(evaluations: list[dict], args: Args) -> dict:
-    """Which evaluations results.json names: the last, and the best by score or energy score."""
+    """The evaluations that results.json names: the last, and the best by score, else by energy."""
     key = "energy_score" if evaluations[-1]["normalized_score"] is None else "normalized_score"
     ranked = sorted(evaluations, key=lambda row: row[key] or 0)
-    best = ranked[0 if key == "energy_score" else -1]
-    return {"last": evaluations[-1], "best": best, "selected": None}
+    return {"last": evaluations[-1], "best": ranked[0 if key == "energy_score" else -1]}
 
 
 # --- shared: data, evaluation, checkpoint, train ---
@@ -548,26 +547,20 @@ def load_policy(checkpoint, device: str = "cpu", seed: int = 0):
     return make_act(nets, args, seed)
 
 
-def open_run(args: Args) -> tuple[Args, dict | None]:
-    """Resolved arguments and, with --resume, the state in the run's checkpoint."""
-    if args.resume is None:
-        args = resolve_args(args)
-        task = (args.env_id or Path(args.dataset_path).stem).replace("/", "-")
-        name = f"runs/{task}__{Path(__file__).stem}__{args.seed}__{int(time.time())}"
-        return replace(args, run_dir=args.run_dir or name), None
-    given = {k: v for k, v in vars(args).items() if v != getattr(Args(), k) and k != "resume"}
-    if extra := given.keys() - {"device", "num_threads", "dataset_path"}:
-        raise ValueError(f"--resume keeps the run's own arguments; drop {sorted(extra)}")
-    state = load_checkpoint(Path(args.resume))
-    given = state["results"]["args"] | given | {"run_dir": args.resume}
-    return resolve_args(Args(**given)), state
-
-
 def train(args: Args) -> dict:
     """Train -> what results.json holds. Bad input raises, with an exit_code, before training."""
     exit_code, script = 2, Path(__file__).stem
     try:
-        args, state = open_run(args)
+        state = None
+        if args.resume is not None:
+            given = {k: v for k, v in vars(args).items() if v != getattr(Args(), k)}
+            if extra := given.keys() - {"resume", "device", "num_threads", "dataset_path"}:
+                raise ValueError(f"--resume keeps the run's arguments; drop {sorted(extra)}")
+            state = load_checkpoint(Path(given.pop("resume")))
+            args = Args(**(state["results"]["args"] | given | {"run_dir": args.resume}))
+        args = resolve_args(args)
+        name = f"{args.env_id or Path(args.dataset_path).stem}__{script}__{args.seed}"
+        args.run_dir = args.run_dir or f"runs/{name.replace('/', '-')}__{int(time.time())}"
         exit_code, run_dir = 1, Path(args.run_dir)
         data, holdout, dataset = load_data(args)
         if state and state["results"]["dataset"]["sha256"] != dataset["sha256"]:
@@ -592,7 +585,7 @@ def train(args: Args) -> dict:
         parts[name] = torch.optim.Adam(nets[name].parameters(), rate, fused=True)
     results = {"algorithm": script, "env_id": args.env_id, "seed": args.seed, "dataset": dataset,
         "num_updates": args.num_updates, "evaluations": [], "last": None, "best": None,
-        "versions": {m.__name__: m.__version__ for m in (torch, np)},
+        "versions": {m.__name__: str(m.__version__) for m in (torch, np)},
         "update": 0, "seconds": 0.0}  # fmt: skip
     if state:
         results = state["results"]
@@ -642,11 +635,10 @@ def train(args: Args) -> dict:
                 scalars["charts/updates_per_second"] = update / max(results["seconds"], 1e-9)
             results["seconds"] += time.perf_counter() - started
             if due:
-                row = evaluate(nets, args, holdout, update)
-                evaluations.append(row | {"losses": dict(zip(metrics, means, strict=True))})
+                evaluations.append(evaluate(nets, args, holdout, update) | {"losses": scalars})
                 results |= select(evaluations, args)
                 write_results()
-                known = {k: v for k, v in row.items() if isinstance(v, float)}
+                known = {k: v for k, v in evaluations[-1].items() if isinstance(v, float)}
                 bar.write(f"{update}: " + ", ".join(f"{k} {v:.4g}" for k, v in known.items()))
                 scalars |= {f"eval/{k}": v for k, v in known.items()}
             for name, value in scalars.items() if args.tensorboard else ():

@@ -49,6 +49,14 @@ def differences(a, b, where="") -> list[str]:
     return [] if type(a) is type(b) and a == b else [f"{where}: {a!r} and {b!r}"]
 
 
+def pytest_collection_modifyitems(config, items):
+    """Tests marked slow run only where -m or their own name asks for them."""
+    if not config.option.markexpr and not any("::" in argument for argument in config.args):
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
+
+
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory) -> Path:
     """An NPZ file of 240 rows, 3 observations and 2 actions."""

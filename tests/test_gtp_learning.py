@@ -165,7 +165,11 @@ def fixed_point_mass(n, mass=0.3, std=0.1, points=61, **changes):
         density = (x - x[0]) / (x[-1] - x[0]) + (y - y[0]) / (y[-1] - y[0])
         levels = np.linspace(0, density[-1].item(), points)
         teacher = Interpolation(x, y)
-        x = torch.from_numpy(np.interp(levels, density.numpy(), x.numpy())) * (1 + 4 * t) / (1 + 4 * u)
+        x = (
+            torch.from_numpy(np.interp(levels, density.numpy(), x.numpy()))
+            * (1 + 4 * t)
+            / (1 + 4 * u)
+        )
         variance = std**2 + t**2
         posterior = prior * torch.exp(-0.5 * (x[:, None] - modes) ** 2 / variance)
         posterior = posterior / posterior.sum(1, keepdim=True)

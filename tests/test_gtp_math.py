@@ -158,9 +158,7 @@ def drawn_indices(n=11, count=20_000, **changes):
 @pytest.mark.parametrize(("strict_s", "u_sampling", "t_sampling"), SAMPLINGS)
 def test_times_are_ordered_on_the_grid(n, strict_s, u_sampling, t_sampling):
     """t > u >= s on the grid's points; u > s where s is strict; u next to t where adjacent."""
-    i, m, j = drawn_indices(
-        n, strict_s=strict_s, u_sampling=u_sampling, t_sampling=t_sampling
-    )
+    i, m, j = drawn_indices(n, strict_s=strict_s, u_sampling=u_sampling, t_sampling=t_sampling)
     assert (i > m).all() and (m >= j).all() and j.amin() == 0 and i.amax() == n - 1
     if strict_s:
         assert (m > j).all()

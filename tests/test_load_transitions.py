@@ -6,8 +6,8 @@ import warnings
 import h5py
 import numpy as np
 import pytest
-
 from conftest import make_dataset
+
 from gtp_offline import load_transitions
 
 KEYS = ["observations", "actions", "rewards", "next_observations", "terminals"]
@@ -230,9 +230,7 @@ def test_a_missing_key_is_named(suffix, key, tmp_path):
     refused(write(tmp_path / f"data{suffix}", data), key)
 
 
-@pytest.mark.parametrize(
-    "key", ["observations", "actions", "rewards", "terminals", "timeouts"]
-)
+@pytest.mark.parametrize("key", ["observations", "actions", "rewards", "terminals", "timeouts"])
 def test_lengths_that_differ_are_named(key, tmp_path):
     data = make_dataset()
     data[key] = data[key][:-7]
