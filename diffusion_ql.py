@@ -39,10 +39,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import io
 import json
 import math
 import os
+import pickle
 import signal
 import sys
 import time
@@ -55,6 +57,7 @@ from pathlib import Path
 from typing import Literal
 
 import filelock
+import h5py
 import numpy as np
 import torch
 import tqdm
@@ -62,7 +65,6 @@ import tyro
 from torch import nn
 
 
-# ------------------------------------------------------------------------------------ arguments
 @dataclass(unsafe_hash=True)
 class Args:
     """Diffusion-QL. [x]: the value by default, [task]: of the reference code's table."""
@@ -72,9 +74,13 @@ class Args:
     dataset_path: str | None = None  # HDF5 or NPZ file with D4RL's keys [downloaded for env_id]
     run_dir: str | None = None  # receives everything [runs/{task}__{script}__{seed}__{time}]
     resume: str | None = None  # continue the run in this directory, with its own arguments
+    eval_only: str | None = None  # no training: evaluate this run directory or checkpoint
+    capture_video: str | None = None  # with --eval-only: film an episode into this .gif or .mp4
     seed: int = 0  # of the networks, the batches and the evaluation
     device: str = "cuda" if torch.cuda.is_available() else "cpu"  # or cuda:1, ...
     num_threads: int = 1  # CPU threads; more do not help networks of this size
+    compile: bool = False  # torch.compile the update: a slow start, then faster
+    cuda_graphs: bool = False  # with --compile on a GPU: replay its kernels as CUDA graphs
     tensorboard: bool = True  # write TensorBoard events
     num_updates: int | None = None  # training iterations [task]
     batch_size: int = 256  # transitions per update
@@ -90,6 +96,7 @@ class Args:
     grad_norm: float | None = None  # largest norm of a gradient, 0: no clipping [task]
     tau: float = 0.005  # Polyak rate of the averaged networks (Algorithm 1, line 9)
     hidden_dim: int = 256  # width of the three hidden layers
+    divergence_bound: float = 1e6  # stop at a loss or Q that is not finite or beyond, 0: never
     # --- end shared ---
     critic_learning_rate: float = 3e-4  # Adam's, of the critic
     gamma: float = 0.99  # discount
@@ -113,22 +120,17 @@ DIFFERENCES = {}  # of a paper's letter that is one flag; here each has its own
 # the reference code's table
 TASK_FIELDS = ("learning_rate", "eta", "grad_norm", "max_q_backup", "top_k")
 TASKS = {
-    "halfcheetah-medium": (3e-4, 1.0, 9.0, False, 1),
-    "hopper-medium": (3e-4, 1.0, 9.0, False, 2),
-    "walker2d-medium": (3e-4, 1.0, 1.0, False, 1),
-    "halfcheetah-medium-replay": (3e-4, 1.0, 2.0, False, 0),
-    "hopper-medium-replay": (3e-4, 1.0, 4.0, False, 2),
-    "walker2d-medium-replay": (3e-4, 1.0, 4.0, False, 1),
-    "halfcheetah-medium-expert": (3e-4, 1.0, 7.0, False, 0),
-    "hopper-medium-expert": (3e-4, 1.0, 5.0, False, 2),
-    "walker2d-medium-expert": (3e-4, 1.0, 5.0, False, 1),
-    "antmaze-umaze": (3e-4, 0.5, 2.0, False, 2),
-    "antmaze-umaze-diverse": (3e-4, 2.0, 3.0, True, 2),
-    "antmaze-medium-play": (1e-3, 2.0, 2.0, True, 1),
-    "antmaze-medium-diverse": (3e-4, 3.0, 1.0, True, 1),
-    "antmaze-large-play": (3e-4, 4.5, 10.0, True, 2),
-    "antmaze-large-diverse": (3e-4, 3.5, 7.0, True, 1),
-}
+    "halfcheetah-medium": (3e-4, 1, 9, False, 1), "hopper-medium": (3e-4, 1, 9, False, 2),
+    "walker2d-medium": (3e-4, 1, 1, False, 1), "halfcheetah-medium-replay": (3e-4, 1, 2, False, 0),
+    "hopper-medium-replay": (3e-4, 1, 4, False, 2),
+    "walker2d-medium-replay": (3e-4, 1, 4, False, 1),
+    "halfcheetah-medium-expert": (3e-4, 1, 7, False, 0),
+    "hopper-medium-expert": (3e-4, 1, 5, False, 2),
+    "walker2d-medium-expert": (3e-4, 1, 5, False, 1), "antmaze-umaze": (3e-4, 0.5, 2, False, 2),
+    "antmaze-umaze-diverse": (3e-4, 2, 3, True, 2), "antmaze-medium-play": (1e-3, 2, 2, True, 1),
+    "antmaze-medium-diverse": (3e-4, 3, 1, True, 1), "antmaze-large-play": (3e-4, 4.5, 10, True, 2),
+    "antmaze-large-diverse": (3e-4, 3.5, 7, True, 1),
+}  # fmt: skip
 
 
 # --- shared: resolve_args ---
@@ -149,16 +151,13 @@ def resolve_args(args: Args) -> Args:
     args = replace(args, env_id=env_id, **chosen)
     most = dict(learning_rate=1, critic_learning_rate=1, tau=1, gamma=1, eta=1e6, sigma_max=1e6)
     for name, value in vars(args).items():
-        may_be_0 = name in ("seed", "num_holdout", "top_k")
-        count = Args.__annotations__[name].startswith("int") and not may_be_0
+        count = "int" in Args.__annotations__[name] and name not in ("seed", "num_holdout", "top_k")
         low, high = -math.inf if "reward" in name else int(count), most.get(name, math.inf)
         if isinstance(value, int | float) and not low <= value <= high:  # also refuses NaN
             flag = "--" + name.replace("_", "-")
             raise ValueError(f"{flag} is {value}; it must be a number from {low} to {high}")
     if not 1e-4 <= getattr(args, "sigma_min", 1) < getattr(args, "sigma_max", 2):
-        raise ValueError(
-            f"--sigma-min {args.sigma_min} must be >= 1e-4, < --sigma-max {args.sigma_max}"
-        )
+        raise ValueError(f"--sigma-min {args.sigma_min} must lie in [0.0001, {args.sigma_max})")
     args.eval_freq = args.eval_freq or max(1, args.num_updates // 20)
     if args.device != "cpu" and not (torch.cuda.is_available() and args.device.startswith("cuda")):
         raise ValueError(f"--device {args.device} is not to be had on this machine; give cpu")
@@ -169,9 +168,7 @@ def tasks():
     """The module d4rl_tasks (environments, datasets, scores), which only --env-id needs."""
     if not Path(__file__).with_name("d4rl_tasks.py").exists():
         raise ValueError("--env-id needs d4rl_tasks.py beside this script; or use --dataset-path")
-    import d4rl_tasks
-
-    return d4rl_tasks
+    return importlib.import_module("d4rl_tasks")
 
 
 class EnsembleLinear(nn.Module):
@@ -218,7 +215,6 @@ def gradient_step(optimizer, network, loss, grad_norm: float) -> torch.Tensor:
 
 
 # --- end shared ---
-# ------------------------------------------------------------------------------ diffusion policy
 EVALUATION_STEPS = set()  # of the sampler, besides num_steps: a diffusion of T steps takes T
 
 
@@ -255,7 +251,6 @@ def vp_schedule(num_steps: int, device="cpu", dtype=torch.float32) -> torch.Tens
     return torch.stack((abar, c1, c2, std, t - 1)).to(device, dtype)
 
 
-# --------------------------------------------------------------------------------------- losses
 def forward_process(actions, noise, t, schedule):
     """x_t = sqrt(abar_t) a + sqrt(1 - abar_t) z for indices t (B,) -> (B, action_dim)."""
     abar = schedule[0, t]
@@ -279,7 +274,6 @@ def q_loss(critic, obs, new_actions, coin):
 # --- end shared ---
 
 
-# -------------------------------------------------------------------------------------- sampler
 def sample_actions(actor, obs, noise, schedule) -> torch.Tensor:
     """From x_T = noise[0] back to the action, with fresh noise at each step but the last:
     obs (B, obs_dim), noise (T, ..., B, action_dim) -> actions like noise[0], in [-1, 1]."""
@@ -293,6 +287,7 @@ def sample_actions(actor, obs, noise, schedule) -> torch.Tensor:
     return x.clamp(-1, 1)
 
 
+@torch.no_grad()
 def policy_samples(nets, obs, noise, num_steps: int, args: Args) -> torch.Tensor:
     """Actions for obs (B, obs_dim), chosen by no critic. noise (..., B, num_steps action_dim) has
     that of every step of the sampler -> (..., B, action_dim)"""
@@ -315,8 +310,7 @@ class Critic(nn.Module):
 
 
 def td_target(critic_target, rewards, terminals, next_obs, next_actions, gamma) -> torch.Tensor:
-    """r + gamma (1 - terminal) min_j Q_target_j(s', a'), (B,) (Eq. 16). next_actions
-    (n, B, action_dim): of n > 1 each critic takes its best one (max-Q backup)."""
+    """r + gamma (1 - terminal) min_j max_n Q_target_j(s', a'_n), (B,); a' (n, B, A) (Eq. 16)."""
     q = critic_target(next_obs, next_actions)
     return rewards + gamma * (1 - terminals) * q.amax(1).amin(0)
 
@@ -410,11 +404,8 @@ def select(evaluations: list[dict], args: Args) -> dict:
 
 # --- shared: data, evaluation, checkpoint, train ---
 def load_transitions(path, max_episode_steps: int | None = None) -> dict[str, np.ndarray]:
-    """float32 observations, next_observations (n, obs_dim), actions (n, action_dim), rewards and
-    terminals (n,) as D4RL's qlearning_dataset makes them from an HDF5 or NPZ file with D4RL's keys;
-    max_episode_steps cuts episodes in a file without timeouts. Raises ValueError for a bad file."""
-    import h5py
-
+    """D4RL's qlearning_dataset of an HDF5 or NPZ file: float32 observations, next_observations
+    (n, obs_dim), actions (n, action_dim), rewards, terminals (n,); ValueError for a bad file."""
     ranks = {"observations": 2, "actions": 2, "rewards": 1, "terminals": 1, "timeouts": 1}
     try:
         npz = zipfile.is_zipfile(path)
@@ -453,12 +444,10 @@ def load_transitions(path, max_episode_steps: int | None = None) -> dict[str, np
 
 def load_data(args: Args) -> tuple[dict, dict, dict]:
     """Tensors to train on, held-out ones, and what results.json says of the dataset."""
-    dims = tasks().task_dims(args.env_id) if args.env_id else (None, None, None)
     path = Path(args.dataset_path or tasks().dataset_file(args.env_id))
-    data = load_transitions(path, dims[2])
-    for key, dim in zip(("observations", "actions"), dims, strict=False):
-        if dim not in (None, width := data[key].shape[1]):
-            raise ValueError(f"dataset {path}: {key} have {width} columns, {args.env_id} has {dim}")
+    data = load_transitions(path, tasks().task_dims(args.env_id)[2] if args.env_id else None)
+    if args.env_id:
+        tasks().check_dims(args.env_id, path, data)
     if args.fix_timeouts:
         data = tasks().fix_timeouts(data)
     data["rewards"] = args.reward_scale * (data["rewards"] + args.reward_shift)
@@ -472,16 +461,14 @@ def load_data(args: Args) -> tuple[dict, dict, dict]:
 
 
 def energy_score(samples: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
-    """E|X - a| - E|X - X'| / 2 of samples X (m, B, A) for data a (B, A), mean over B, a scalar;
-    least for the true conditional alone (strictly proper, Gneiting and Raftery 2007)."""
+    """E|X - a| - E|X - X'| / 2, mean over B, of samples X (m, B, A) for data a (B, A) (README)."""
     m, x = len(samples), samples.transpose(0, 1)
     pairs = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist").sum((1, 2))
     return (samples - actions).norm(dim=2).mean() - pairs.mean() / (2 * m * (m - 1))
 
 
 def make_act(nets, args: Args, seed: int):
-    """act(obs): NumPy (obs_dim,) or (n, obs_dim) -> actions alike; noise from the seed alone. Of
-    num_candidates one is drawn by softmax of the smaller target Q, as in the baselines' code."""
+    """act(obs): NumPy (obs_dim,) or (n, obs_dim) -> actions alike; noise from the seed alone."""
     generator, n = torch.Generator().manual_seed(seed), getattr(args, "num_candidates", 1)
 
     @torch.no_grad()
@@ -489,22 +476,21 @@ def make_act(nets, args: Args, seed: int):
         batch = torch.as_tensor(np.atleast_2d(obs), dtype=torch.float32, device=args.device)
         noise = torch.randn(n, len(batch), nets["actor"].noise_dim, generator=generator)
         actions = policy_samples(nets, batch, noise.to(args.device), args.num_steps, args)
-        if n > 1:
+        if n > 1:  # one of them by softmax of the smaller target Q, as in the baselines' code
             q = nets["critic_target"](batch, actions).amin(0).T.cpu()
             choice = torch.multinomial(q.softmax(1), 1, generator=generator)[:, 0]
             actions = actions.cpu()[choice, torch.arange(len(batch))]
         return actions.cpu().numpy().reshape(*np.shape(obs)[:-1], -1)
 
+    act.args = args
     return act
 
 
 def evaluate(nets, args: Args, holdout: dict, update: int) -> dict:
     """Held-out energy scores and, where there is a task, its episodes; what is unknown is None."""
-    keys = (
-        "energy_score energy_score_by_steps normalized_score normalized_score_std episodic_return"
-    )
-    keys += " episodic_length goal_fractions"
-    row, scores = {"update": update} | dict.fromkeys(keys.split()), {}
+    keys = ("energy_score", "energy_score_by_steps", "normalized_score", "normalized_score_std",
+        "episodic_return", "episodic_length", "goal_fractions")  # fmt: skip
+    row, scores = {"update": update} | dict.fromkeys(keys), {}
     if len(obs := holdout["observations"]):
         shape, generator = (16, len(obs), nets["actor"].noise_dim), torch.Generator().manual_seed(0)
         noise = torch.randn(shape, generator=generator).to(args.device)
@@ -549,7 +535,10 @@ def load_checkpoint(path: Path) -> dict:
         warnings.warn(f"checkpoint {file} is {'damaged' if content else 'absent'}", stacklevel=2)
     else:
         raise ValueError(f"{path} holds no whole checkpoint; give a run directory or checkpoint.pt")
-    state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise ValueError(f"checkpoint {file} is refused: it holds more than weights") from None
     if (algorithm := state["results"]["algorithm"]) != Path(__file__).stem:
         raise ValueError(f"checkpoint {file} is of {algorithm}.py, not of this script")
     return state
@@ -566,9 +555,8 @@ def load_policy(checkpoint, device: str = "cpu", seed: int = 0):
 
 def train(args: Args) -> dict:
     """Train -> what results.json holds. Bad input raises, with an exit_code, before training."""
-    exit_code, script = 2, Path(__file__).stem
+    exit_code, script, state = 2, Path(__file__).stem, None
     try:
-        state = None
         if args.resume is not None:
             given = {k: v for k, v in vars(args).items() if v != getattr(Args(), k)}
             if extra := given.keys() - {"resume", "device", "num_threads", "dataset_path"}:
@@ -621,6 +609,10 @@ def train(args: Args) -> dict:
         caught.append(number)
         signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
 
+    step = update_networks
+    if args.compile:
+        torch._dynamo.config.trace_autograd_ops = True  # autograd.grad inside the compiled update
+        step = torch.compile(step, mode="reduce-overhead" if args.cuda_graphs else None)
     updates = range(logged + 1, args.num_updates + 1)
     bar = tqdm.tqdm(updates, initial=logged, total=args.num_updates, unit="update")
     write_results()
@@ -630,23 +622,26 @@ def train(args: Args) -> dict:
             for number in (signal.SIGINT, signal.SIGTERM):
                 stack.callback(signal.signal, number, signal.signal(number, catch))
         if args.tensorboard:
-            from torch.utils.tensorboard import SummaryWriter  # takes a second to import
-
-            log = stack.enter_context(SummaryWriter(run_dir, purge_step=logged + 1))
+            tensorboard = importlib.import_module("torch.utils.tensorboard")  # takes a second
+            log = stack.enter_context(tensorboard.SummaryWriter(run_dir, purge_step=logged + 1))
         for update in bar:
             started, last, stop = time.perf_counter(), update == args.num_updates, bool(caught)
             inputs = draw_inputs(update - 1, data, generator, args)
-            metrics = update_networks(nets, parts, data, inputs, args)
-            sums = torch._foreach_add(sums, [*metrics.values()]) if sums else [*metrics.values()]
+            metrics = step(nets, parts, data, inputs, args)
+            sums = torch._foreach_add([*metrics.values()], sums or 0)
             results["update"], scalars = update, {}
             due = last or update % args.eval_freq == 0
             save = last or stop or update % args.checkpoint_freq == 0
             if due or save or update % args.log_freq == 0:
                 means = [value.item() / (update - logged) for value in sums]
-                scalars = {f"losses/{k}": v for k, v in zip(metrics, means, strict=True)}
-                if not all(map(math.isfinite, means)):
-                    results |= {"status": "diverged", "diverged": scalars}
+                means = dict(zip(metrics, means, strict=True))
+                most = args.divergence_bound or math.inf
+                bad = [k for k in means if not abs(means[k]) < (most if "q" in k else math.inf)]
+                if bad and args.divergence_bound:
+                    results |= {"status": "diverged", "diverged": {k: means[k] for k in bad}}
+                    bar.write(f"{bad} diverged by update {update}; {run_dir} has a checkpoint")
                     break
+                scalars = {f"losses/{k}": v for k, v in means.items()}
                 sums, logged = [], update
                 scalars["charts/learning_rate"] = args.learning_rate
                 scalars["charts/updates_per_second"] = update / max(results["seconds"], 1e-9)
@@ -675,20 +670,28 @@ def train(args: Args) -> dict:
     results["milliseconds_per_action"] = 1e3 * float(np.median(np.diff(times)))
     results["exit_code"] = {"finished": 0, "diverged": 1}.get(results["status"], 128 + sum(caught))
     write_results()
-    if Path(__file__).with_name("d4rl_tasks.py").exists():
+    if Path(__file__).with_name("d4rl_tasks.py").exists() and results["status"] != "diverged":
         tasks().plot_run(run_dir, args.env_id, evaluations, act, args.seed)
     return results
 
 
 def main() -> int:
     """Train -> exit code: 0 finished, 1 diverged or bad input, 2 bad argument, 128 + signal."""
+    args = tyro.cli(Args)
     try:
-        return train(tyro.cli(Args))["exit_code"]
+        if args.eval_only is None:
+            return train(args)["exit_code"]
+        act = load_policy(args.eval_only, args.device, args.seed)
+        env_id, count = (
+            getattr(args, k) or getattr(act.args, k) for k in ("env_id", "num_eval_episodes")
+        )
+        tasks().print_evaluation(env_id, act, count, args.seed + 100, args.capture_video)
+        return 0
     except (ValueError, OSError) as error:
-        if not hasattr(error, "exit_code"):
+        if not (hasattr(error, "exit_code") or args.eval_only or isinstance(error, OSError)):
             raise
         print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return getattr(error, "exit_code", 1)
 
 
 # --- end shared ---

@@ -3,9 +3,9 @@
     python tests/shared_blocks.py           # report what differs; exit code 1 if anything does
     python tests/shared_blocks.py --write   # copy the canonical blocks into the other scripts
 
-A block stands between `# --- shared: NAME ---` and `# --- end shared ---`. The canonical copy is that
-of the first script below that has it. A block must be in at least two scripts, and every script
-must have all blocks of gtp_offline.py but those listed in LACKS.
+A block stands between `# --- shared: NAME ---` and `# --- end shared ---`. The canonical copy is
+that of the first script below that has it. A block must be in at least two scripts, and every
+script must have all blocks of gtp_offline.py but those listed in LACKS.
 """
 
 import difflib

@@ -72,8 +72,8 @@ BAD_ARGUMENTS = {  # arguments: what the message names
     "--lambda-flow -1": ["--lambda-flow", "-1", "from 0"],
     "--max-weight nan": ["--max-weight", "nan"],
     "--reward-scale nan": ["--reward-scale", "nan"],
-    "--sigma-min 5 --sigma-max 5": ["--sigma-min", "--sigma-max", "5"],
-    "--sigma-min 9": ["--sigma-min", "9", "--sigma-max", "5"],
+    "--sigma-min 5 --sigma-max 5": ["--sigma-min", "5"],
+    "--sigma-min 9": ["--sigma-min", "9", r"\b5\b"],
     "--sigma-min 0": ["--sigma-min", r"\b0"],
     "--sigma-min nan": ["--sigma-min", "nan"],
     "--sigma-max -1": ["--sigma-max", "-1"],
@@ -290,8 +290,18 @@ def alone(tmp_path_factory, dataset):
 
 
 def test_a_copy_of_the_file_alone_imports_without_side_effects(alone):
+    """No file, no output, no thread setting, no random number, no environment."""
     folder, run = alone
-    done = run("-B", "-c", "import gtp_offline")
+    done = run(
+        "-B",
+        "-c",
+        "import sys; sys.argv = ['x', '--bad']\n"
+        "import torch; threads = torch.get_num_threads(); state = torch.get_rng_state()\n"
+        "import gtp_offline\n"
+        "assert torch.get_num_threads() == threads\n"
+        "assert torch.equal(torch.get_rng_state(), state)\n"
+        "assert not {'mujoco', 'gymnasium', 'matplotlib', 'd4rl_tasks'} & sys.modules.keys()\n",
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert [path.name for path in folder.iterdir()] == ["gtp_offline.py"]
 

@@ -105,7 +105,7 @@ def test_unequal_mode_masses_survive_training(two_modes):
 
 def test_the_semigroup_error_falls_with_training(two_modes, tmp_path, monkeypatch):
     """It rises while the network leaves its trivial start and falls afterwards. The flow loss alone
-    (lambda beyond all measure) leaves it half as large again and more, from the first quarter on."""
+    (lambda beyond all measure) leaves it half as large again and more after the first quarter."""
     _, _, errors = two_modes
     assert errors[3] < errors[2] < 0.9 * errors[0]
     changes = dict(eta=0.0, num_updates=500, lambda_flow=1e6)

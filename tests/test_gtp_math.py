@@ -569,10 +569,10 @@ def test_advantage_weights_are_clipped():
 
 def test_the_clip_saturates_where_the_design_says():
     """exp(eta A / std) = 100 at A = .92 std for eta 5 and at .23 std for eta 20."""
-    advantage = torch.linspace(-1, 1, 2001) * math.sqrt(3)  # std 1
+    advantage = torch.linspace(-1, 1, 200_001) * math.sqrt(3)  # std 1
     for eta, saturation in ((5.0, 0.921), (20.0, 0.2303)):
         weights = gtp.advantage_weights(advantage, eta, 100.0)
-        assert advantage[weights == 100].amin().item() == pytest.approx(saturation, abs=2e-3)
+        assert advantage[weights == 100].amin().item() == pytest.approx(saturation, abs=1e-3)
 
 
 def test_weights_are_invariant_to_the_scale_of_the_advantage():
@@ -635,17 +635,6 @@ def test_td_target_with_max_q_backup_by_hand():
         0.9,
     )  # fmt: skip
     torch.testing.assert_close(target, torch.tensor([4.1]))
-
-
-def test_polyak_moves_the_average_by_tau():
-    """average <- tau network + (1 - tau) average: .25 * 8 + .75 * 4 = 5; the network stays."""
-    average, network = torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)
-    for module, value in ((average, 4.0), (network, 8.0)):
-        for parameter in module.parameters():
-            torch.nn.init.constant_(parameter, value)
-    gtp.polyak(average, network, 0.25)
-    assert all((p == 5).all() for p in average.parameters())
-    assert all((p == 8).all() for p in network.parameters())
 
 
 # ---- sampler (Eq. 15) ------------------------------------------------------------------------
@@ -751,9 +740,8 @@ def test_energy_score_is_least_for_the_true_distribution():
     noise = torch.randn(16, 4000, 2, generator=generator)
 
     def scores(samples):
-        return torch.stack(
-            [gtp.energy_score(s, a) for s, a in zip(samples.split(40, 1), actions.split(40))]
-        )
+        pairs = zip(samples.split(40, 1), actions.split(40), strict=True)
+        return torch.stack([gtp.energy_score(s, a) for s, a in pairs])
 
     best = scores(0.5 * noise)
     assert best.mean().item() == pytest.approx(math.sqrt(math.pi) / 2 * 0.5, rel=0.02)
