@@ -416,8 +416,8 @@ def load_transitions(path, max_episode_steps: int | None = None) -> dict[str, np
     keep = np.flatnonzero(~cut[:-1])
     if not len(keep):
         raise ValueError(f"dataset {path} has no transition in {count} rows; it takes two or more")
-    data = {key: arrays[key][keep] for key in ("observations", "actions", "rewards")}
-    data["next_observations"] = arrays["observations"][keep + 1]
+    data = {"next_observations": arrays["observations"][keep + 1]}  # pop: large files fit twice
+    data |= {key: arrays.pop(key)[keep] for key in ("observations", "actions", "rewards")}
     return data | {"terminals": ends[keep].astype(np.float32)}
 
 

@@ -76,7 +76,7 @@ def small(dataset, tmp_path, monkeypatch):
     def make(name: str = "run", **changes):
         settings = dict(
             dataset_path=str(dataset), run_dir=str(tmp_path / name), num_updates=20, eval_freq=10,
-            batch_size=16, hidden_dim=16, tensorboard=False, num_holdout=24,
+            batch_size=16, hidden_dim=16, tensorboard=False, num_holdout=24, device="cpu",
         )  # fmt: skip
         return gtp_offline.Args(**(settings | changes))
 

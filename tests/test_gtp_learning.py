@@ -26,7 +26,7 @@ def run(folder, data, monkeypatch, every=None, **changes):
     settings = dict(
         dataset_path=str(folder / "data.npz"), run_dir=str(folder / "run"), tensorboard=False,
         eval_freq=10**9, num_holdout=0, hidden_dim=32, learning_rate=3e-3,
-        critic_learning_rate=3e-3, tau=0.02,
+        critic_learning_rate=3e-3, tau=0.02, device="cpu",
     )  # fmt: skip
     args, seen, history, original = Args(**(settings | changes)), {}, [], gtp.actor_loss
 
