@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-ACT = '''"""The policy of {source}, exported as NumPy weights: {steps} steps from noise to action."""
+ACT = '''"""The policy of {source}, exported as NumPy: {steps} steps from noise to action."""
 from pathlib import Path
 
 import numpy as np

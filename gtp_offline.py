@@ -19,9 +19,8 @@ x_t = a + t z with z ~ N(0, I), and 0 < sigma_min <= s <= u <= t <= sigma_max.
     t, u, s               t > u > tau (the paper's tau is `s`; `tau` is the Polyak rate)
     actor_ema, critic, critic_target      theta^-, varphi, varphi^-     num_steps      K (or T)
 
-Differences from the paper's letter are marked (D1) to (D12) in Args, each a flag. --literal sets
-them to the letter and, where the paper gives nothing (*), to what the code of Diffusion-QL and
-Consistency-RL does. Without a flag: TD targets stop at terminal states (Eq. 16 has no mask).
+(D1) to (D12) in Args mark differences from the paper's letter; --literal undoes them and takes,
+where the paper gives nothing (*), what the code of Diffusion-QL and Consistency-RL does.
 """
 
 from __future__ import annotations
@@ -34,7 +33,6 @@ import json
 import math
 import os
 import pickle
-import signal
 import sys
 import time
 import warnings
@@ -43,6 +41,7 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from signal import SIG_DFL, SIGINT, SIGTERM, signal
 from typing import Literal
 
 import filelock
@@ -158,8 +157,9 @@ def resolve_args(args: Args) -> Args:
         count = "int" in Args.__annotations__[name] and name not in ("seed", "num_holdout", "top_k")
         low, high = -math.inf if "reward" in name else int(count), most.get(name, math.inf)
         if isinstance(value, int | float) and not low <= value <= high:  # also refuses NaN
-            flag = "--" + name.replace("_", "-")
-            raise ValueError(f"{flag} is {value}; it must be a number from {low} to {high}")
+            raise ValueError(
+                f"--{name.replace('_', '-')} is {value}; give a number, {low} to {high}"
+            )
     if not 1e-4 <= getattr(args, "sigma_min", 1) < getattr(args, "sigma_max", 2):
         raise ValueError(f"--sigma-min {args.sigma_min} must lie in [0.0001, {args.sigma_max})")
     args.eval_freq = args.eval_freq or max(1, args.num_updates // 20)
@@ -272,7 +272,7 @@ def karras_grid(n: int, sigma_min: float, sigma_max: float, rho: float = 7.0) ->
 
 @lru_cache
 def time_grid(n: int, args: Args) -> tuple[torch.Tensor, torch.Tensor]:
-    """The n grid points, and the distribution function of t on them, padded to (1281,). lognormal:
+    """The n grid points and the distribution function of t on them, padded to (1281,); lognormal:
     P(t = g_i) ~ P(g_{i-1} < X < g_i) with ln X ~ N(-1.1, 2^2) (iCT, Song & Dhariwal 2024)."""
     grid, t_cdf = torch.ones(2, 1281)
     grid[:n] = karras_grid(n, args.sigma_min, args.sigma_max)
@@ -373,7 +373,7 @@ class Critic(nn.Module):
 
 
 def td_target(critic_target, rewards, terminals, next_obs, next_actions, gamma) -> torch.Tensor:
-    """r + gamma (1 - terminal) min_j max_n Q_target_j(s', a'_n), (B,); a' (n, B, A) (Eq. 16)."""
+    """r + gamma (1 - terminal) min_j max_n Q_target_j(s', a'_n), (B,) (Eq. 16, it has no mask)."""
     q = critic_target(next_obs, next_actions)
     return rewards + gamma * (1 - terminals) * q.amax(1).amin(0)
 
@@ -417,8 +417,7 @@ def update_networks(nets, optimizers, data, inputs, args: Args) -> dict[str, tor
         q = nets["critic"](obs, actions)
         loss = (q - target).square().mean(1).sum()
         norm = gradient_step(optimizers["critic"], nets["critic"], loss, args.grad_norm)
-        metrics |= {"critic": loss, "critic_grad_norm": norm, "q_mean": q.mean()}
-        metrics["target_q"] = target.mean()
+        metrics |= dict(critic=loss, critic_grad_norm=norm, q_mean=q.mean(), target_q=target.mean())
     if args.eta > 0:  # line 5, Eq. 14
         critic = nets["critic" if args.weight_critic == "online" else "critic_target"]
         with torch.no_grad():
@@ -442,15 +441,15 @@ def update_networks(nets, optimizers, data, inputs, args: Args) -> dict[str, tor
         for name in ("actor_ema", "critic_target") if "critic" in nets else ("actor_ema",):
             source = nets[name.split("_")[0]].parameters()
             torch._foreach_lerp_([*nets[name].parameters()], [*source], args.tau)
-    metrics |= terms | {"actor_grad_norm": norm}
-    return {name: metric.detach() for name, metric in metrics.items()}
+    return {k: v.detach() for k, v in (metrics | terms | {"actor_grad_norm": norm}).items()}
 
 
-def select(evaluations: list[dict], args: Args) -> dict:
+def select(results: dict, args: Args) -> dict:
     """The evaluations that results.json names: the last, and the best by score, else by energy."""
-    key = "energy_score" if evaluations[-1]["normalized_score"] is None else "normalized_score"
-    ranked = sorted(evaluations, key=lambda row: row[key] or 0)
-    return {"last": evaluations[-1], "best": ranked[0 if key == "energy_score" else -1]}
+    rows = results["evaluations"]
+    key = "energy_score" if rows[-1]["normalized_score"] is None else "normalized_score"
+    ranked = sorted(rows, key=lambda row: row[key] or 0)
+    return {"last": rows[-1], "best": ranked[0 if key == "energy_score" else -1]}
 
 
 # --- shared: data, evaluation, checkpoint, train ---
@@ -459,19 +458,23 @@ def load_transitions(path, max_episode_steps: int | None = None) -> dict[str, np
     (n, obs_dim), actions (n, action_dim), rewards, terminals (n,); ValueError for a bad file."""
     ranks = {"observations": 2, "actions": 2, "rewards": 1, "terminals": 1, "timeouts": 1}
     try:
+        open(path, "rb").close()  # says plainly what is wrong with a folder or an absent file
         npz = zipfile.is_zipfile(path)
         with np.load(path, allow_pickle=False) if npz else h5py.File(path, "r") as file:
             keys = [*ranks][: 4 + ("timeouts" in file)]
             if kinds := {k: str(file[k].dtype) for k in keys if file[k].dtype.kind not in "fiub"}:
                 raise TypeError(f"no numbers but {kinds}")
-            arrays = {key: file[key].astype(np.float32)[:] for key in keys}  # h5py: as it reads
+            arrays = {key: file[key].astype(np.float32)[()] for key in keys}  # h5py: as it reads
     except Exception as error:  # h5py and zipfile raise many kinds for a damaged file
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"dataset {path} cannot be read as HDF5 or NPZ: {reason}") from error
+    arrays = {k: v.squeeze() if ranks[k] == 1 else v for k, v in arrays.items()}  # also (N, 1)
     shapes, count = {k: v.shape for k, v in arrays.items()}, len(arrays["observations"])
     for key, array in arrays.items():
         if array.ndim != ranks[key] or len(array) != count or not array.size:
-            raise ValueError(f"dataset {path}: {key} must have one row per step; it has {shapes}")
+            raise ValueError(
+                f"dataset {path}: {key} must have a row per step, two at least: {shapes}"
+            )
         if not np.isfinite(array).all():
             raise ValueError(f"dataset {path}: {key} has NaN or infinity; remove those rows")
     if (largest := np.abs(arrays["actions"]).max()) > 1 + 1e-3:
@@ -626,8 +629,9 @@ def train(args: Args) -> dict:
         run_dir.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(run_dir / ".lock", timeout=0).acquire().lock  # dies with us
     except (ValueError, OSError) as error:
-        if isinstance(error, filelock.Timeout):
-            error = ValueError(f"--run-dir {run_dir} is in use by another process; name another")
+        if isinstance(error, OSError):
+            fault = "is in use" if isinstance(error, filelock.Timeout) else "cannot be used"
+            error = ValueError(f"--run-dir {run_dir} {fault}; name another ({error})")
         error.exit_code = exit_code
         raise error
     torch.set_num_threads(args.num_threads)
@@ -641,7 +645,7 @@ def train(args: Args) -> dict:
         parts[name] = torch.optim.Adam(nets[name].parameters(), rate, fused=True)
     results = {"algorithm": script, "env_id": args.env_id, "seed": args.seed, "dataset": dataset,
         "num_updates": args.num_updates, "evaluations": [], "last": None, "best": None,
-        "versions": {m.__name__: str(m.__version__) for m in (torch, np)},
+        "versions": {m.__name__: str(m.__version__) for m in (torch, np)}, "losses": [],
         "update": 0, "seconds": 0.0}  # fmt: skip
     if state:
         results = state["results"]
@@ -656,10 +660,6 @@ def train(args: Args) -> dict:
         text = json.dumps(results, indent=1).replace(": Infinity", ': "inf"')
         write_file(run_dir / "results.json", text.replace(": NaN", ": null").encode())
 
-    def catch(number: int, frame) -> None:
-        caught.append(number)
-        signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
-
     step = update_networks
     if args.compile:
         torch._dynamo.config.trace_autograd_ops = True  # autograd.grad inside the compiled update
@@ -670,8 +670,9 @@ def train(args: Args) -> dict:
     with contextlib.ExitStack() as stack:
         stack.callback(lock.release)
         with contextlib.suppress(ValueError):  # signals reach the main thread only
-            for number in (signal.SIGINT, signal.SIGTERM):
-                stack.callback(signal.signal, number, signal.signal(number, catch))
+            for number in (SIGINT, SIGTERM):
+                usual = signal(number, lambda n, _: caught.append(n) or signal(n, SIG_DFL))
+                stack.callback(signal, number, usual)
         if args.tensorboard:
             tensorboard = importlib.import_module("torch.utils.tensorboard")  # takes a second
             log = stack.enter_context(tensorboard.SummaryWriter(run_dir, purge_step=logged + 1))
@@ -698,8 +699,9 @@ def train(args: Args) -> dict:
                 scalars["charts/updates_per_second"] = update / max(results["seconds"], 1e-9)
             results["seconds"] += time.perf_counter() - started
             if due:
-                evaluations.append(evaluate(nets, args, holdout, update) | {"losses": scalars})
-                results |= select(evaluations, args)
+                evaluations.append(evaluate(nets, args, holdout, update))
+                results["losses"].append(means)
+                results |= select(results, args)
                 write_results()
                 known = {k: v for k, v in evaluations[-1].items() if isinstance(v, float)}
                 bar.write(f"{update}: " + ", ".join(f"{k} {v:.4g}" for k, v in known.items()))

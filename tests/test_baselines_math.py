@@ -585,11 +585,10 @@ def test_averages_after_an_update(script, update, rate):
 # ---- selection of an evaluation ---------------------------------------------------------------
 
 
-def rows(losses):
-    return [
-        {"losses": {"losses/bc": loss}, "normalized_score": float(i), "energy_score": 0.0}
-        for i, loss in enumerate(losses)
-    ]
+def results_of(losses):
+    """What `select` reads: evaluations, and the mean losses before each."""
+    rows = [{"normalized_score": float(i), "energy_score": 0.0} for i in range(len(losses))]
+    return {"evaluations": rows, "losses": [{"bc": loss} for loss in losses]}
 
 
 @pytest.mark.parametrize("k", range(6))
@@ -598,21 +597,23 @@ def test_offline_selection_and_its_index_fault(k):
     losses = [0.5, 0.1, 0.9, 0.3]
     ranks = [2, 0, 3, 1]  # of the evaluations, from the lowest loss
     capped = min(k, 3)
-    evaluations = rows(losses)
-    ran = dql.select(evaluations, arguments(dql, top_k=k))["selected"]
-    meant = dql.select(evaluations, arguments(dql, top_k=k, selection="offline-fixed"))["selected"]
-    other = cac.select(evaluations, arguments(cac, top_k=k))["selected"]
+    results = results_of(losses)
+    evaluations = results["evaluations"]
+    ran = dql.select(results, arguments(dql, top_k=k))["selected"]
+    meant = dql.select(results, arguments(dql, top_k=k, selection="offline-fixed"))["selected"]
+    other = cac.select(results, arguments(cac, top_k=k))["selected"]
     assert ran is evaluations[ranks[capped]] and meant is evaluations[ranks.index(capped)]
     assert other is meant  # Consistency-AC's code has no such fault
 
 
 @pytest.mark.parametrize("script", [gtp, gtp_bc, dql, cac])
 def test_last_and_best_mean_the_same_in_every_script(script):
-    evaluations = rows([1.0, 2.0, 0.5])
+    results = results_of([1.0, 2.0, 0.5])
+    evaluations = results["evaluations"]
     evaluations[0]["normalized_score"] = 50.0
     args = arguments(script)
-    named = script.select(evaluations, args)
+    named = script.select(results, args)
     assert named["last"] is evaluations[2] and named["best"] is evaluations[0]
     for row, energy in zip(evaluations, (0.3, 0.1, 0.2), strict=True):
         row |= {"normalized_score": None, "energy_score": energy}
-    assert script.select(evaluations, args)["best"] is evaluations[1]
+    assert script.select(results, args)["best"] is evaluations[1]

@@ -272,7 +272,7 @@ def test_a_q_beyond_the_bound_stops_the_run_and_can_be_allowed(dataset, tmp_path
     results = gtp.train(replace(args, divergence_bound=0.0, run_dir=str(tmp_path / "nan")))
     assert results["status"] == "finished"
     text = (tmp_path / "nan" / "results.json").read_text()
-    assert "NaN" not in text and json.loads(text)["last"]["losses"]["losses/q_mean"] is None
+    assert "NaN" not in text and json.loads(text)["losses"][-1]["q_mean"] is None
 
 
 def test_loading_takes_at_most_two_and_a_half_times_the_file_in_float32(tmp_path):

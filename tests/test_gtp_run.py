@@ -26,7 +26,13 @@ RESULT_KEYS = {
     "status", "algorithm", "env_id", "seed", "num_updates", "last", "best", "evaluations", "args",
     "versions", "dataset", "updates_per_second", "milliseconds_per_action",
 }  # fmt: skip
-BOOKKEEPING = {"update", "seconds", "exit_code", "diverged"}  # what a resumed run and main() need
+BOOKKEEPING = {
+    "update",
+    "seconds",
+    "losses",
+    "exit_code",
+    "diverged",
+}  # what a resumed run and main() need
 EVALUATION_KEYS = {
     "update", "energy_score", "energy_score_by_steps", "normalized_score", "normalized_score_std",
     "episodic_return", "episodic_length", "goal_fractions",
