@@ -153,13 +153,11 @@ def resolve_args(args: Args) -> Args:
     chosen = {name: value for name, value in chosen.items() if getattr(args, name, 0) is None}
     args = replace(args, env_id=env_id, **chosen)
     most = dict(learning_rate=1, critic_learning_rate=1, tau=1, gamma=1, eta=1e6, sigma_max=1e6)
-    for name, value in vars(args).items():
-        count = "int" in Args.__annotations__[name] and name not in ("seed", "num_holdout", "top_k")
-        low, high = -math.inf if "reward" in name else int(count), most.get(name, math.inf)
-        if isinstance(value, int | float) and not low <= value <= high:  # also refuses NaN
-            raise ValueError(
-                f"--{name.replace('_', '-')} is {value}; give a number, {low} to {high}"
-            )
+    for k, v in vars(args).items():
+        count = "int" in Args.__annotations__[k] and k not in ("seed", "num_holdout", "top_k")
+        low, high = -math.inf if "reward" in k else int(count), most.get(k, math.inf)
+        if isinstance(v, int | float) and not low <= v <= high:  # also refuses NaN
+            raise ValueError(f"--{k.replace('_', '-')} is {v}; give a number from {low} to {high}")
     if not 1e-4 <= getattr(args, "sigma_min", 1) < getattr(args, "sigma_max", 2):
         raise ValueError(f"--sigma-min {args.sigma_min} must lie in [0.0001, {args.sigma_max})")
     args.eval_freq = args.eval_freq or max(1, args.num_updates // 20)
