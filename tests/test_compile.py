@@ -1,0 +1,84 @@
+"""--compile and --cuda-graphs give the updates that eager PyTorch gives."""
+
+import importlib
+
+import pytest
+import torch
+
+SCRIPTS = ("gtp_offline", "gtp_bc", "diffusion_ql", "consistency_ac")
+
+
+def trained(module, dtype, num_updates, wrap=lambda step: step, device="cpu"):
+    """The networks' state and the last metrics after updates of a small network on random data."""
+    torch.set_default_dtype(dtype)
+    torch._dynamo.reset()
+    try:
+        args = module.resolve_args(module.Args(
+            dataset_path="none", hidden_dim=16, batch_size=32, num_updates=num_updates,
+            seed=7, device=device,
+        ))  # fmt: skip
+        generator = torch.Generator(device).manual_seed(0)
+        own = {"generator": generator, "device": device, "dtype": dtype}
+        data = {name: torch.randn(300, 4, **own) for name in ("observations", "next_observations")}
+        data |= {"actions": torch.rand(300, 2, **own) * 2 - 1, "rewards": torch.randn(300, **own)}
+        data |= {"terminals": (torch.rand(300, **own) < 0.1).to(dtype)}
+        data["rows"] = torch.arange(300, device=device)
+        torch.manual_seed(0)
+        nets = module.make_networks(args, 4, 2).to(device)
+        optimizers = {
+            name: torch.optim.Adam(nets[name].parameters(), 3e-4, fused=True)
+            for name in {"actor", "critic", "value"} & nets.keys()
+        }
+        module.time_grid.cache_clear() if hasattr(module, "time_grid") else None
+        module.sampling_times.cache_clear() if hasattr(module, "sampling_times") else None
+        step = wrap(module.update_networks)
+        for k in range(num_updates):
+            inputs = module.draw_inputs(k, data, generator, args)
+            metrics = {k: v.clone() for k, v in step(nets, optimizers, data, inputs, args).items()}
+        return nets.state_dict(), metrics
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def compiled(mode=None):
+    def wrap(step):
+        torch._dynamo.config.trace_autograd_ops = True
+        return torch.compile(step, mode=mode)
+
+    return wrap
+
+
+def assert_equal(module, dtype, num_updates, rtol, **other):
+    weights, metrics = trained(module, dtype, num_updates, device=other.get("device", "cpu"))
+    weights2, metrics2 = trained(module, dtype, num_updates, **other)
+    for name, value in (weights | metrics).items():
+        assert torch.allclose(value, (weights2 | metrics2)[name], rtol=rtol, atol=rtol * 1e-2), name
+
+
+@pytest.mark.parametrize(
+    "name", [SCRIPTS[0], *(pytest.param(name, marks=pytest.mark.slow) for name in SCRIPTS[1:])]
+)
+@pytest.mark.parametrize(
+    "dtype, num_updates, rtol", [(torch.float64, 200, 1e-6), (torch.float32, 1, 1e-4)]
+)
+def test_compiled_updates_equal_eager_ones(name, dtype, num_updates, rtol):
+    """float64 over 200 updates, all stages of N(k) included; float32 after one."""
+    module = importlib.import_module(name)
+    assert_equal(module, dtype, num_updates, rtol, wrap=compiled())
+
+
+def test_the_algebraic_mish_is_mish():
+    """What the compiled network computes, in float32 and over the whole range."""
+    x = torch.linspace(-80, 80, 100_001)
+    e = x.clamp(max=20).exp()
+    algebraic = x * (e * (e + 2)) / (e * (e + 2) + 2)
+    exact = torch.nn.functional.mish(x.double())
+    assert torch.allclose(algebraic.double(), exact, rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("mode", [None, "reduce-overhead"])
+def test_compiled_and_graphed_updates_equal_eager_ones_on_cuda(name, mode):
+    module = importlib.import_module(name)
+    assert_equal(module, torch.float64, 50, 1e-6, wrap=compiled(mode), device="cuda")
