@@ -44,12 +44,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
 import io
 import json
 import math
 import os
-import pickle
 import sys
 import time
 import warnings
@@ -57,6 +55,7 @@ import zipfile
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
+from importlib import import_module, metadata
 from pathlib import Path
 from signal import SIG_DFL, SIGINT, SIGTERM, signal
 from typing import Literal
@@ -82,7 +81,7 @@ class Args:
     eval_only: str | None = None  # no training: evaluate this run directory or checkpoint
     capture_video: str | None = None  # with --eval-only: film an episode into this .gif or .mp4
     seed: int = 0  # of the networks, the batches and the evaluation
-    device: str = "cuda" if torch.cuda.is_available() else "cpu"  # or cuda:1, ...
+    device: str | None = None  # cpu, cuda, cuda:1, ... [cuda where there is one]
     num_threads: int = 1  # CPU threads; more do not help networks of this size
     compile: bool = False  # torch.compile the update: a slow start, then faster
     cuda_graphs: bool = False  # with --compile on a GPU: replay its kernels as CUDA graphs
@@ -93,7 +92,7 @@ class Args:
     num_eval_episodes: int | None = None  # episodes per evaluation [task]
     checkpoint_freq: int = 5000  # updates between checkpoints
     log_freq: int = 500  # updates per line of the log; metrics are means over them
-    num_holdout: int | None = None  # (D12) kept for the energy score, 0 [2000, at most 10 %]
+    num_holdout: int | None = None  # transitions held out for the energy score [2000, at most 10 %]
     fix_timeouts: bool = False  # antmaze-v0: drop transitions that jump between episodes
     reward_scale: float | None = None  # r' = reward_scale (r + reward_shift) [task]
     reward_shift: float | None = None  # see reward_scale [task]
@@ -101,7 +100,7 @@ class Args:
     grad_norm: float | None = None  # largest norm of a gradient, 0: no clipping [task]
     tau: float = 0.005  # Polyak rate of the averaged networks (Algorithm 1, line 9)
     hidden_dim: int = 256  # width of the three hidden layers
-    divergence_bound: float = 1e6  # stop at a loss or Q that is not finite or beyond, 0: never
+    divergence_bound: float = 1e6  # stop when a loss is not finite or Q is beyond this, 0: never
     # --- end shared ---
     critic_learning_rate: float = 3e-4  # Adam's, of the critic
     gamma: float = 0.99  # discount
@@ -162,7 +161,8 @@ def resolve_args(args: Args) -> Args:
         chosen |= dict(learning_rate=1e-3, num_updates=8_000, num_eval_episodes=1_000)
         chosen |= {} if "unequal" in task else dict(eta=0.0, num_candidates=1, num_updates=4_000)
     chosen = {name: value for name, value in chosen.items() if getattr(args, name, 0) is None}
-    args = replace(args, env_id=env_id, **chosen)
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    args = replace(args, env_id=env_id, device=device, **chosen)
     most = dict(learning_rate=1, critic_learning_rate=1, tau=1, gamma=1, eta=1e6, sigma_max=1e6)
     for k, v in vars(args).items():
         count = "int" in Args.__annotations__[k] and k not in ("seed", "num_holdout", "top_k")
@@ -181,7 +181,7 @@ def tasks():
     """The module d4rl_tasks (environments, datasets, scores), which only --env-id needs."""
     if not Path(__file__).with_name("d4rl_tasks.py").exists():
         raise ValueError("--env-id needs d4rl_tasks.py beside this script; or use --dataset-path")
-    return importlib.import_module("d4rl_tasks")
+    return import_module("d4rl_tasks")
 
 
 class EnsembleLinear(nn.Module):
@@ -430,7 +430,7 @@ def select(results: dict, args: Args) -> dict:
     """The evaluations that results.json names: the last, the best by score, else by energy, and
     the one that the reference code selects offline, by L_c."""
     rows = results["evaluations"]
-    key = "energy_score" if rows[-1]["normalized_score"] is None else "normalized_score"
+    key, *_ = (k for k in ("normalized_score", "energy_score", "update") if rows[-1][k] is not None)
     ranked = sorted(rows, key=lambda row: row[key] or 0)
     chosen = {"last": rows[-1], "best": ranked[0 if key == "energy_score" else -1]}
     order = np.argsort([losses["bc"] for losses in results["losses"]], kind="stable")
@@ -485,10 +485,8 @@ def load_data(args: Args) -> tuple[dict, dict, dict]:
     """Tensors to train on, held-out ones, and what results.json says of the dataset."""
     path = Path(args.dataset_path or tasks().dataset_file(args.env_id))
     data = load_transitions(path, tasks().task_dims(args.env_id)[2] if args.env_id else None)
-    if args.env_id:
-        tasks().check_dims(args.env_id, path, data)
-    if args.fix_timeouts:
-        data = tasks().fix_timeouts(data)
+    if args.env_id or args.fix_timeouts:
+        data = tasks().check_data(args.env_id, path, data, args.fix_timeouts)
     data["rewards"] = args.reward_scale * (data["rewards"] + args.reward_shift)
     digest, count = hashlib.sha256(np.memmap(path, mode="r")).hexdigest(), len(data["rewards"])
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))  # for every seed
@@ -517,7 +515,7 @@ def make_act(nets, args: Args, seed: int):
         actions = policy_samples(nets, batch, noise.to(args.device), args.num_steps, args)
         if n > 1:  # one of them by softmax of the smaller target Q, as in the baselines' code
             q = nets["critic_target"](batch, actions).amin(0).T.cpu()
-            choice = torch.multinomial(q.softmax(1), 1, generator=generator)[:, 0]
+            choice = torch.multinomial(q.softmax(1).nan_to_num(1), 1, generator=generator)[:, 0]
             actions = actions.cpu()[choice, torch.arange(len(batch))]
         return actions.cpu().numpy().reshape(*np.shape(obs)[:-1], -1)
 
@@ -576,20 +574,20 @@ def load_checkpoint(path: Path) -> dict:
         raise ValueError(f"{path} holds no whole checkpoint; give a run directory or checkpoint.pt")
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
+    except Exception:  # a pickle of more than tensors and plain values, or none at all
         raise ValueError(f"checkpoint {file} is refused: it holds more than weights") from None
     if (algorithm := state["results"]["algorithm"]) != Path(__file__).stem:
         raise ValueError(f"checkpoint {file} is of {algorithm}.py, not of this script")
     return state
 
 
-def load_policy(checkpoint, device: str = "cpu", seed: int = 0):
-    """act(obs), NumPy (obs_dim,) -> (action_dim,), of the run in a directory or checkpoint."""
+def load_policy(checkpoint, **changes):
+    """act(obs), NumPy (obs_dim,) -> (action_dim,), of a run; changes: device="cuda", num_steps=2"""
     state = load_checkpoint(Path(checkpoint))
-    args = replace(Args(**state["results"]["args"]), device=device)
-    nets = make_networks(args, *state["dims"]).to(device)
+    args = replace(Args(**state["results"]["args"]), **{"device": "cpu"} | changes)
+    nets = make_networks(args, *state["dims"]).to(args.device)
     nets.load_state_dict(state["nets"])
-    return make_act(nets, args, seed)
+    return make_act(nets, args, args.seed)
 
 
 def train(args: Args) -> dict:
@@ -601,7 +599,13 @@ def train(args: Args) -> dict:
             if extra := given.keys() - {"resume", "device", "num_threads", "dataset_path"}:
                 raise ValueError(f"--resume keeps the run's arguments; drop {sorted(extra)}")
             state = load_checkpoint(Path(given.pop("resume")))
-            args = Args(**(state["results"]["args"] | given | {"run_dir": args.resume}))
+            args = Args(
+                **(
+                    state["results"]["args"]
+                    | given
+                    | {"run_dir": args.resume.removesuffix("/checkpoint.pt")}
+                )
+            )
         args = resolve_args(args)
         name = f"{args.env_id or Path(args.dataset_path).stem}__{script}__{args.seed}"
         args.run_dir = args.run_dir or f"runs/{name.replace('/', '-')}__{int(time.time())}"
@@ -615,8 +619,7 @@ def train(args: Args) -> dict:
         lock = filelock.FileLock(run_dir / ".lock", timeout=0).acquire().lock  # dies with us
     except (ValueError, OSError) as error:
         if isinstance(error, OSError):
-            fault = "is in use" if isinstance(error, filelock.Timeout) else "cannot be used"
-            error = ValueError(f"--run-dir {run_dir} {fault}; name another ({error})")
+            error = ValueError(f"--run-dir {run_dir} is in use or unusable; name another ({error})")
         error.exit_code = exit_code
         raise error
     torch.set_num_threads(args.num_threads)
@@ -630,8 +633,8 @@ def train(args: Args) -> dict:
         parts[name] = torch.optim.Adam(nets[name].parameters(), rate, fused=True)
     results = {"algorithm": script, "env_id": args.env_id, "seed": args.seed, "dataset": dataset,
         "num_updates": args.num_updates, "evaluations": [], "last": None, "best": None,
-        "versions": {m.__name__: str(m.__version__) for m in (torch, np)}, "losses": [],
-        "update": 0, "seconds": 0.0}  # fmt: skip
+        "versions": {k: metadata.version(k) for k in ("torch", "numpy", "gymnasium", "mujoco")},
+        "losses": [], "update": 0, "seconds": 0.0}  # fmt: skip
     if state:
         results = state["results"]
         generator.set_state(state["generator"])
@@ -659,7 +662,7 @@ def train(args: Args) -> dict:
                 usual = signal(number, lambda n, _: caught.append(n) or signal(n, SIG_DFL))
                 stack.callback(signal, number, usual)
         if args.tensorboard:
-            tensorboard = importlib.import_module("torch.utils.tensorboard")  # takes a second
+            tensorboard = import_module("torch.utils.tensorboard")  # takes a second
             log = stack.enter_context(tensorboard.SummaryWriter(run_dir, purge_step=logged + 1))
         for update in bar:
             started, last, stop = time.perf_counter(), update == args.num_updates, bool(caught)
@@ -676,7 +679,7 @@ def train(args: Args) -> dict:
                 bad = [k for k in means if not abs(means[k]) < (most if "q" in k else math.inf)]
                 if bad and args.divergence_bound:
                     results |= {"status": "diverged", "diverged": {k: means[k] for k in bad}}
-                    bar.write(f"{bad} diverged by update {update}; {run_dir} has a checkpoint")
+                    bar.write(f"{bad} diverged by update {update}; see {run_dir}/results.json")
                     break
                 scalars = {f"losses/{k}": v for k, v in means.items()}
                 sums, logged = [], update
@@ -699,7 +702,7 @@ def train(args: Args) -> dict:
                 save_checkpoint(run_dir / "checkpoint.pt", state)
             if stop and not last:
                 results["status"] = "interrupted"
-                bar.write(f"interrupted; go on with: python {sys.argv[0]} --resume {run_dir}")
+                bar.write(f"interrupted; go on with: python {__file__} --resume {run_dir}")
                 break
         else:
             results["status"] = "finished"
@@ -719,16 +722,14 @@ def main() -> int:
     try:
         if args.eval_only is None:
             return train(args)["exit_code"]
-        act = load_policy(args.eval_only, args.device, args.seed)
-        env_id, count = (
-            getattr(args, k) or getattr(act.args, k) for k in ("env_id", "num_eval_episodes")
-        )
-        tasks().print_evaluation(env_id, act, count, args.seed + 100, args.capture_video)
+        resolve_args(args)  # checks what was given
+        given = {k: v for k, v in vars(args).items() if v != getattr(Args(), k)}
+        tasks().print_evaluation(load_policy(args.eval_only, **given))
         return 0
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         if not (hasattr(error, "exit_code") or args.eval_only or isinstance(error, OSError)):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print("error:", str(error).splitlines()[0], file=sys.stderr)
         return getattr(error, "exit_code", 1)
 
 

@@ -159,11 +159,15 @@ def task_dims(env_id: str) -> tuple[int, int, int]:
         return env.observation_space.shape[0], env.action_space.shape[0], steps
 
 
-def check_dims(env_id: str, path, data: dict) -> None:
-    """Raises a ValueError where the columns of a dataset's transitions are not the task's."""
+def check_data(env_id: str | None, path, data: dict, fix: bool = False) -> dict:
+    """A dataset's transitions, with `fix` less those that `fix_timeouts` drops. Raises a ValueError
+    where the columns are not the task's, or there is nothing to fix."""
+    if fix and not (env_id or "").startswith("antmaze"):
+        raise ValueError(f"--fix-timeouts is for AntMaze, not for {env_id or path}; leave it out")
     for key, dim in zip(("observations", "actions"), task_dims(env_id)[:2], strict=True):
         if (width := data[key].shape[1]) != dim:
             raise ValueError(f"dataset {path}: {key} have {width} columns, {env_id} has {dim}")
+    return fix_timeouts(data) if fix else data
 
 
 def normalized_score(env_id: str, returns) -> np.ndarray | None:
@@ -854,10 +858,13 @@ def plot_run(run_dir, env_id: str | None, evaluations: list[dict], act, seed: in
         plot_trajectories(env_id, act, run_dir / "trajectories.png", seed)
 
 
-def print_evaluation(env_id: str | None, act, num_episodes: int, seed: int, video=None) -> None:
-    """What --eval-only does: `evaluate` as one line of JSON, then perhaps a video of an episode."""
-    if env_id is None:
+def print_evaluation(act) -> None:
+    """What --eval-only does: `evaluate` a policy as its `act.args` say, print one line of JSON, and
+    perhaps film an episode. Raises ValueError for a policy without a task."""
+    args = act.args
+    if args.env_id is None:
         raise ValueError("the run had no task; name one with --env-id")
-    print(json.dumps({"env_id": env_id} | evaluate(env_id, act, num_episodes, seed)))
-    if video is not None:
-        record_video(env_id, act, video, seed)
+    scores = evaluate(args.env_id, act, args.num_eval_episodes, args.seed + 100)
+    print(json.dumps({"env_id": args.env_id} | scores))
+    if args.capture_video is not None:
+        record_video(args.env_id, act, args.capture_video, args.seed + 100)

@@ -49,8 +49,8 @@ def run(name: str, seed: int, options: Options) -> dict:
     folder = Path(options.out) / f"{name}__{seed}__{options.num_updates}"
     folder = folder.with_name(folder.name + "__quick") if options.quick else folder
     file = folder / "results.json"
-    if file.exists() and json.loads(file.read_text())["status"] == "finished":
-        return json.loads(file.read_text())
+    if file.exists() and (found := json.loads(file.read_text()))["status"] == "finished":
+        return found | {"args": found["args"] | {"run_dir": str(folder)}}  # it may have been moved
     if (folder / "checkpoint.pt").exists():
         results = script.train(script.Args(resume=str(folder), device=options.device))
     else:
