@@ -587,7 +587,8 @@ def test_averages_after_an_update(script, update, rate):
 
 def results_of(losses):
     """What `select` reads: evaluations, and the mean losses before each."""
-    rows = [{"normalized_score": float(i), "energy_score": 0.0} for i in range(len(losses))]
+    known = {"energy_score": 0.0}
+    rows = [known | {"update": i, "normalized_score": float(i)} for i in range(len(losses))]
     return {"evaluations": rows, "losses": [{"bc": loss} for loss in losses]}
 
 

@@ -178,6 +178,28 @@ def test_eval_only_of_a_run_without_a_task_asks_for_one(run, monkeypatch, capsys
     assert "--env-id" in capsys.readouterr().err
 
 
+def test_eval_only_takes_other_arguments_of_acting(dataset, tmp_path, monkeypatch, capsys):
+    """--num-steps changes the sampler; what does not fit the weights is refused in one line."""
+    args = gtp.Args(env_id="multigoal-v0", run_dir=str(tmp_path / "run"), num_updates=3,
+        hidden_dim=16, num_eval_episodes=20, tensorboard=False)  # fmt: skip
+    monkeypatch.setattr(d4rl_tasks, "plot_run", lambda *args: None)
+    monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path))
+    gtp.train(args)
+    assert gtp.load_policy(tmp_path / "run", num_steps=2).args.num_steps == 2
+    seen, samples = [], gtp.policy_samples
+    monkeypatch.setattr(gtp, "policy_samples", lambda *a: seen.append(a[3]) or samples(*a))
+    for words, code in (
+        (["--num-steps", "2"], 0),
+        (["--hidden-dim", "8"], 1),
+        (["--num-steps", "0"], 1),
+    ):
+        monkeypatch.setattr("sys.argv", ["x.py", "--eval-only", str(tmp_path / "run"), *words])
+        capsys.readouterr()
+        assert gtp.main() == code
+        assert len(capsys.readouterr().err.splitlines()) == code
+    assert set(seen) == {2}
+
+
 def test_a_full_disk_is_one_line_and_leaves_the_checkpoint_of_before(
     dataset, tmp_path, monkeypatch, capsys
 ):
