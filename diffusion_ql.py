@@ -564,13 +564,8 @@ def train(args: Args) -> dict:
             if extra := given.keys() - {"resume", "device", "num_threads", "dataset_path"}:
                 raise ValueError(f"--resume keeps the run's arguments; drop {sorted(extra)}")
             state = load_checkpoint(Path(given.pop("resume")))
-            args = Args(
-                **(
-                    state["results"]["args"]
-                    | given
-                    | {"run_dir": args.resume.removesuffix("/checkpoint.pt")}
-                )
-            )
+            given["run_dir"] = args.resume.removesuffix("/checkpoint.pt")
+            args = Args(**(state["results"]["args"] | given))
         args = resolve_args(args)
         name = f"{args.env_id or Path(args.dataset_path).stem}__{script}__{args.seed}"
         args.run_dir = args.run_dir or f"runs/{name.replace('/', '-')}__{int(time.time())}"

@@ -435,9 +435,10 @@ def update_networks(nets, optimizers, data, inputs, args: Args) -> dict[str, tor
     loss, terms = actor_loss(nets, obs, actions, noise, t, u, s, weights, args)  # lines 7, 8
     norm = gradient_step(optimizers["actor"], nets["actor"], loss, args.grad_norm)
     with torch.no_grad():  # line 9
-        for name in ("actor_ema", "critic_target") if "critic" in nets else ("actor_ema",):
-            source = nets[name.split("_")[0]].parameters()
-            torch._foreach_lerp_([*nets[name].parameters()], [*source], args.tau)
+        for average, source in (("actor_ema", "actor"), ("critic_target", "critic")):
+            if source in nets:
+                pair = [*nets[average].parameters()], [*nets[source].parameters()]
+                torch._foreach_lerp_(*pair, args.tau)
     return {k: v.detach() for k, v in (metrics | terms | {"actor_grad_norm": norm}).items()}
 
 
@@ -611,13 +612,8 @@ def train(args: Args) -> dict:
             if extra := given.keys() - {"resume", "device", "num_threads", "dataset_path"}:
                 raise ValueError(f"--resume keeps the run's arguments; drop {sorted(extra)}")
             state = load_checkpoint(Path(given.pop("resume")))
-            args = Args(
-                **(
-                    state["results"]["args"]
-                    | given
-                    | {"run_dir": args.resume.removesuffix("/checkpoint.pt")}
-                )
-            )
+            given["run_dir"] = args.resume.removesuffix("/checkpoint.pt")
+            args = Args(**(state["results"]["args"] | given))
         args = resolve_args(args)
         name = f"{args.env_id or Path(args.dataset_path).stem}__{script}__{args.seed}"
         args.run_dir = args.run_dir or f"runs/{name.replace('/', '-')}__{int(time.time())}"
