@@ -1,8 +1,7 @@
 # /// script
 # requires-python = ">=3.10"
 # dependencies = ["torch>=2.4", "numpy>=1.26", "gymnasium[mujoco]>=1.0,<2", "mujoco>=3.2,<4",
-#   "h5py>=3.10", "tyro>=0.9", "tensorboard>=2.15", "matplotlib>=3.8", "tqdm>=4.66",
-#   "filelock>=3.13"]
+# "h5py>=3.10", "tyro>=0.9", "tensorboard>=2.15", "matplotlib>=3.8", "tqdm>=4.66", "filelock>=3.13"]
 # ///
 """Diffusion-QL: offline reinforcement learning with a diffusion policy; --eta 0: Diffusion-BC.
 
@@ -35,8 +34,6 @@ Against the reference code: without a flag this script does what that code does 
    multigoal has eta = 0 and one candidate by default, to compare the four scripts' cloning.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import io
@@ -62,6 +59,7 @@ import torch
 import tqdm
 import tyro
 from torch import nn
+from torch.optim.adam import adam
 
 
 @dataclass(unsafe_hash=True)
@@ -151,7 +149,7 @@ def resolve_args(args: Args) -> Args:
     args = replace(args, env_id=env_id, device=device, **chosen)
     most = dict(learning_rate=1, critic_learning_rate=1, tau=1, gamma=1, eta=1e6, sigma_max=1e6)
     for k, v in vars(args).items():
-        count = "int" in Args.__annotations__[k] and k not in ("seed", "num_holdout", "top_k")
+        count = "int" in str(Args.__annotations__[k]) and k not in ("seed", "num_holdout", "top_k")
         low, high = -math.inf if "reward" in k else int(count), most.get(k, math.inf)
         if isinstance(v, int | float) and not low <= v <= high:  # also refuses NaN
             raise ValueError(f"--{k.replace('_', '-')} is {v}; give a number from {low} to {high}")
@@ -184,32 +182,39 @@ class EnsembleLinear(nn.Module):
 
 
 class Mish(nn.Module):
-    """x tanh(softplus(x)); compiled, in an algebraic form, exact in float32, that vectorises."""
+    """x tanh(softplus(x)) = x m / (m + 1) with m = e^x + e^2x / 2, exact in float32."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if not torch.compiler.is_compiling():
-            return nn.functional.mish(x)
+        if x.is_cuda or x.numel() < 4096:
+            return nn.functional.mish(x)  # one kernel; for many on a CPU the formula is faster
         e = x.clamp(max=20).exp()
-        return x * (e * (e + 2)) / (e * (e + 2) + 2)
+        m = torch.addcmul(e, e, e, value=0.5)
+        return x * (m / (m + 1))
 
 
 def mlp(in_dim: int, hidden_dim: int, out_dim: int, linear=nn.Linear) -> nn.Sequential:
     """Three hidden layers with Mish, as in Diffusion-QL's code."""
-    layers = [linear(in_dim, hidden_dim), Mish()]
-    for _ in range(2):
-        layers += [linear(hidden_dim, hidden_dim), Mish()]
+    layers = [m for i in (in_dim, hidden_dim, hidden_dim) for m in (linear(i, hidden_dim), Mish())]
     return nn.Sequential(*layers, linear(hidden_dim, out_dim))
 
 
 def gradient_step(optimizer, network, loss, grad_norm: float) -> torch.Tensor:
     """One step down the loss; the gradient is clipped to grad_norm (0: not) -> its norm before."""
     parameters = [*network.parameters()]
-    gradients = torch.autograd.grad(loss, parameters)
-    norm = torch.stack(torch._foreach_norm(gradients)).norm()
-    scale = ((grad_norm or math.inf) / (norm + 1e-6)).clamp(max=1)
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient * scale
-    optimizer.step()
+    grads = torch.autograd.grad(loss, parameters)
+    norm = torch.stack(torch._foreach_norm(grads)).norm()
+    grads = torch._foreach_mul(grads, ((grad_norm or math.inf) / (norm + 1e-6)).clamp(max=1))
+    if torch.compiler.is_compiling():  # the formula alone: step() would break the graph
+        state, lr = [optimizer.state[p] for p in parameters], optimizer.defaults["lr"]
+        m, v, steps = ([s[k] for s in state] for k in ("exp_avg", "exp_avg_sq", "step"))
+        own = dict(beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0, amsgrad=False, maximize=False)
+        weights, exact = [p.detach() for p in parameters], [step.double() for step in steps]
+        adam(weights, grads, m, v, [], exact, lr=lr, capturable=True, **own)
+        torch._foreach_add_(steps, 1)
+    else:
+        for parameter, grad in zip(parameters, grads, strict=True):
+            parameter.grad = grad
+        optimizer.step()
     return norm
 
 
@@ -310,7 +315,7 @@ class Critic(nn.Module):
 
 def td_target(critic_target, rewards, terminals, next_obs, next_actions, gamma) -> torch.Tensor:
     """r + gamma (1 - terminal) min_j max_n Q_target_j(s', a'_n), (B,) (Eq. 16, it has no mask)."""
-    q = critic_target(next_obs, next_actions)
+    q = critic_target(next_obs, next_actions).detach()
     return rewards + gamma * (1 - terminals) * q.amax(1).amin(0)
 
 
@@ -438,8 +443,7 @@ def load_transitions(path, max_episode_steps: int | None = None) -> dict[str, np
         for end in [*np.flatnonzero(ends), count - 1]:
             cut[start + max_episode_steps : end + 1 : max_episode_steps] = True
             start = end if cut[end] else end - 1
-    keep = np.flatnonzero(~cut[:-1])
-    if not len(keep):
+    if not len(keep := np.flatnonzero(~cut[:-1])):
         raise ValueError(f"dataset {path} has no transition in {count} rows; it takes two or more")
     data = {"next_observations": arrays["observations"][keep + 1]}  # pop: large files fit twice
     data |= {key: arrays.pop(key)[keep] for key in ("observations", "actions", "rewards")}
@@ -472,17 +476,25 @@ def energy_score(samples: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
 def make_act(nets, args: Args, seed: int):
     """act(obs): NumPy (obs_dim,) or (n, obs_dim) -> actions alike; noise from the seed alone."""
     generator, n = torch.Generator().manual_seed(seed), getattr(args, "num_candidates", 1)
+    graphed = []  # on a GPU: the call for one observation as a CUDA graph
 
     @torch.no_grad()
+    def propose(obs, noise):
+        actions = policy_samples(nets, obs, noise, args.num_steps, args)
+        return actions, nets["critic_target"](obs, actions).amin(0).T if n > 1 else actions
+
     def act(obs: np.ndarray) -> np.ndarray:
         batch = torch.as_tensor(np.atleast_2d(obs), dtype=torch.float32, device=args.device)
         noise = torch.randn(n, len(batch), nets["actor"].noise_dim, generator=generator)
-        actions = policy_samples(nets, batch, noise.to(args.device), args.num_steps, args)
+        given = batch, noise.to(args.device)
+        if batch.is_cuda and len(batch) == 1 and not graphed:
+            graphed.append(torch.cuda.make_graphed_callables(propose, given))
+        call = graphed[0] if batch.is_cuda and len(batch) == 1 else propose
+        actions, q = (value.cpu() for value in call(*given))
         if n > 1:  # one of them by softmax of the smaller target Q, as in the baselines' code
-            q = nets["critic_target"](batch, actions).amin(0).T.cpu()
             choice = torch.multinomial(q.softmax(1).nan_to_num(1), 1, generator=generator)[:, 0]
-            actions = actions.cpu()[choice, torch.arange(len(batch))]
-        return actions.cpu().numpy().reshape(*np.shape(obs)[:-1], -1)
+            actions = actions[choice, torch.arange(len(batch))]
+        return actions.numpy().reshape(*np.shape(obs)[:-1], -1)
 
     act.args = args
     return act
@@ -601,20 +613,21 @@ def train(args: Args) -> dict:
         for name, part in parts.items():
             part.load_state_dict(state[name])
     results |= {"status": "running", "args": asdict(args), "milliseconds_per_action": None}
-    evaluations, caught, sums, logged = results["evaluations"], [], [], results["update"]
+    evaluations, caught, sums, since = results["evaluations"], [], [], results["update"]
 
     def write_results() -> None:
         results["updates_per_second"] = results["update"] / max(results["seconds"], 1e-9)
         text = json.dumps(results, indent=1).replace(": Infinity", ': "inf"')
         write_file(run_dir / "results.json", text.replace(": NaN", ": null").encode())
 
-    step = update_networks
-    if args.compile:
+    step = later = update_networks
+    if args.compile:  # from the second update on, when Adam's averages exist
         torch._dynamo.config.trace_autograd_ops = True  # autograd.grad inside the compiled update
-        step = torch.compile(step, mode="reduce-overhead" if args.cuda_graphs else None)
-    updates = range(logged + 1, args.num_updates + 1)
-    bar = tqdm.tqdm(updates, initial=logged, total=args.num_updates, unit="update")
+        later = torch.compile(step, mode="reduce-overhead" if args.cuda_graphs else None)
+        for value in data.values():  # CUDA graphs read it where it is
+            torch._dynamo.mark_static_address(value)
     write_results()
+    bar = tqdm.trange(since + 1, args.num_updates + 1, initial=since, total=args.num_updates)
     with contextlib.ExitStack() as stack:
         stack.callback(lock.release)
         with contextlib.suppress(ValueError):  # signals reach the main thread only
@@ -623,18 +636,17 @@ def train(args: Args) -> dict:
                 stack.callback(signal, number, usual)
         if args.tensorboard:
             tensorboard = import_module("torch.utils.tensorboard")  # takes a second
-            log = stack.enter_context(tensorboard.SummaryWriter(run_dir, purge_step=logged + 1))
+            log = stack.enter_context(tensorboard.SummaryWriter(run_dir, purge_step=since + 1))
         for update in bar:
             started, last, stop = time.perf_counter(), update == args.num_updates, bool(caught)
             inputs = draw_inputs(update - 1, data, generator, args)
-            metrics = step(nets, parts, data, inputs, args)
+            metrics, step = step(nets, parts, data, inputs, args), later
             sums = torch._foreach_add([*metrics.values()], sums or 0)
             results["update"], scalars = update, {}
             due = last or update % args.eval_freq == 0
             save = last or stop or update % args.checkpoint_freq == 0
             if due or save or update % args.log_freq == 0:
-                means = [value.item() / (update - logged) for value in sums]
-                means = dict(zip(metrics, means, strict=True))
+                means = {k: v.item() / (update - since) for k, v in zip(metrics, sums, strict=True)}
                 most = args.divergence_bound or math.inf
                 bad = [k for k in means if not abs(means[k]) < (most if "q" in k else math.inf)]
                 if bad and args.divergence_bound:
@@ -642,8 +654,7 @@ def train(args: Args) -> dict:
                     bar.write(f"{bad} diverged by update {update}; see {run_dir}/results.json")
                     break
                 scalars = {f"losses/{k}": v for k, v in means.items()}
-                sums, logged = [], update
-                scalars["charts/learning_rate"] = args.learning_rate
+                scalars["charts/learning_rate"], sums, since = args.learning_rate, [], update
                 scalars["charts/updates_per_second"] = update / max(results["seconds"], 1e-9)
             results["seconds"] += time.perf_counter() - started
             if due:

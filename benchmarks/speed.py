@@ -12,6 +12,7 @@ CPU, two critics one after the other, no shared passes, four .item() an update.
 
 import argparse
 import json
+import math
 import platform
 import statistics
 import sys
@@ -35,13 +36,55 @@ import gtp_offline  # noqa: E402
 SCRIPTS = {m.__name__: m for m in (gtp_offline, gtp_bc, diffusion_ql, consistency_ac)}
 
 
+def plain_mlp(in_dim, hidden_dim, out_dim):
+    layers = [nn.Linear(in_dim, hidden_dim), nn.Mish()]
+    for _ in range(2):
+        layers += [nn.Linear(hidden_dim, hidden_dim), nn.Mish()]
+    return nn.Sequential(*layers, nn.Linear(hidden_dim, out_dim))
+
+
+class PlainTime(nn.Module):
+    """The embedding of a time per row, (B, 1) -> (B, 16): sinusoids, computed anew each time."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(16, 32), nn.Mish(), nn.Linear(32, 16))
+
+    def forward(self, t):
+        frequencies = torch.exp(torch.arange(8, device=t.device) * -(math.log(10_000) / 7))
+        angles = 250 * torch.log(t) * frequencies[None]
+        return self.net(torch.cat((angles.sin(), angles.cos()), dim=-1))
+
+
+class PlainFlowMap(nn.Module):
+    """gtp_offline.FlowMap as the code of Diffusion-QL would have it: a module for each time."""
+
+    def __init__(self, obs_dim, action_dim, hidden_dim):
+        super().__init__()
+        self.embed_t, self.embed_s = PlainTime(), PlainTime()
+        self.net = plain_mlp(action_dim + 32 + obs_dim, hidden_dim, action_dim)
+
+    def phi(self, obs, x, t, s):
+        sd = gtp_offline.SIGMA_DATA
+        c_skip, c_in = sd**2 / (t**2 + sd**2), 1 / (t**2 + sd**2).sqrt()
+        c_out = t * sd / (t**2 + sd**2).sqrt()
+        inputs = torch.cat([c_in * x, self.embed_t(t), self.embed_s(s), obs], dim=1)
+        return c_skip * x + c_out * self.net(inputs)
+
+    def flow_map(self, obs, x, t, s):
+        return (1 - s / t) * self.phi(obs, x, t, s) + s / t * x
+
+    def inst_map(self, obs, x, t):
+        return self.phi(obs, x, t, t)
+
+
 class PlainLoop:
     """GTP with the default losses and V(s), and none of the techniques that make it fast."""
 
     def __init__(self, data, args, dims):
         self.data, self.args, (obs_dim, action_dim) = data, args, dims
-        make_critic = lambda n: gtp_offline.mlp(n, args.hidden_dim, 1).to(args.device)  # noqa: E731
-        self.actor = gtp_offline.FlowMap(obs_dim, action_dim, args.hidden_dim).to(args.device)
+        make_critic = lambda n: plain_mlp(n, args.hidden_dim, 1).to(args.device)  # noqa: E731
+        self.actor = PlainFlowMap(obs_dim, action_dim, args.hidden_dim).to(args.device)
         self.actor_ema = deepcopy(self.actor)
         self.critics = nn.ModuleList(make_critic(obs_dim + action_dim) for _ in range(2))
         self.targets = deepcopy(self.critics)
@@ -111,13 +154,16 @@ def contestant(module, args, data, dims):
         for name, rate in rates.items()
         if name in nets
     }
-    step = module.update_networks
+    compiled = module.update_networks
     if args.compile:
         torch._dynamo.config.trace_autograd_ops = True
-        step = torch.compile(step, mode="reduce-overhead" if args.cuda_graphs else None)
-    return lambda k: step(
-        nets, optimizers, data, module.draw_inputs(k, data, generator, args), args
-    )
+        compiled = torch.compile(compiled, mode="reduce-overhead" if args.cuda_graphs else None)
+
+    def update(k):
+        step = compiled if k else module.update_networks  # as in train: the first one is eager
+        return step(nets, optimizers, data, module.draw_inputs(k, data, generator, args), args)
+
+    return update
 
 
 def make_args(module, device, **changes):

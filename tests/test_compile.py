@@ -5,6 +5,8 @@ import importlib
 import pytest
 import torch
 
+import gtp_offline
+
 SCRIPTS = ("gtp_offline", "gtp_bc", "diffusion_ql", "consistency_ac")
 
 
@@ -31,8 +33,9 @@ def trained(module, dtype, num_updates, wrap=lambda step: step, device="cpu"):
         }
         module.time_grid.cache_clear() if hasattr(module, "time_grid") else None
         module.sampling_times.cache_clear() if hasattr(module, "sampling_times") else None
-        step = wrap(module.update_networks)
-        for k in range(num_updates):
+        later = wrap(module.update_networks)
+        for k in range(num_updates):  # as in train: Adam's averages begin with the first update
+            step = later if k else module.update_networks
             inputs = module.draw_inputs(k, data, generator, args)
             metrics = {k: v.clone() for k, v in step(nets, optimizers, data, inputs, args).items()}
         return nets.state_dict(), metrics
@@ -43,7 +46,7 @@ def trained(module, dtype, num_updates, wrap=lambda step: step, device="cpu"):
 def compiled(mode=None):
     def wrap(step):
         torch._dynamo.config.trace_autograd_ops = True
-        return torch.compile(step, mode=mode)
+        return torch.compile(step, mode=mode, fullgraph=True)  # nothing falls back to eager
 
     return wrap
 
@@ -59,21 +62,24 @@ def assert_equal(module, dtype, num_updates, rtol, **other):
     "name", [SCRIPTS[0], *(pytest.param(name, marks=pytest.mark.slow) for name in SCRIPTS[1:])]
 )
 @pytest.mark.parametrize(
-    "dtype, num_updates, rtol", [(torch.float64, 200, 1e-6), (torch.float32, 1, 1e-4)]
+    "dtype, num_updates, rtol", [(torch.float64, 200, 1e-6), (torch.float32, 2, 1e-4)]
 )
 def test_compiled_updates_equal_eager_ones(name, dtype, num_updates, rtol):
-    """float64 over 200 updates, all stages of N(k) included; float32 after one."""
+    """float64 over 200 updates, all stages of N(k) included; float32 after one compiled update."""
     module = importlib.import_module(name)
     assert_equal(module, dtype, num_updates, rtol, wrap=compiled())
 
 
 def test_the_algebraic_mish_is_mish():
-    """What the compiled network computes, in float32 and over the whole range."""
-    x = torch.linspace(-80, 80, 100_001)
-    e = x.clamp(max=20).exp()
-    algebraic = x * (e * (e + 2)) / (e * (e + 2) + 2)
-    exact = torch.nn.functional.mish(x.double())
-    assert torch.allclose(algebraic.double(), exact, rtol=1e-6, atol=1e-12)
+    """Value and derivative of what a CPU computes, in float32 and over the whole range."""
+    x = torch.linspace(-80, 80, 100_001).requires_grad_()
+    exact = x.detach().double().requires_grad_()
+    y, y_exact = gtp_offline.Mish()(x), torch.nn.functional.mish(exact)
+    assert torch.allclose(y.double(), y_exact, rtol=1e-6, atol=1e-12)
+    (slope,), (slope_exact,) = (
+        torch.autograd.grad(v.sum(), u) for v, u in ((y, x), (y_exact, exact))
+    )
+    assert torch.allclose(slope.double(), slope_exact, rtol=1e-5, atol=1e-10)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -1,0 +1,100 @@
+"""Table 3, rows 3 to 5: a linear Q term in the actor's loss instead of advantage weights.
+
+    python ablations/linear_q.py                   # on the toy, 3 seeds
+    python ablations/linear_q.py --quick           # seconds: shows that it works
+    python ablations/linear_q.py --env-id hopper-medium-expert-v2 --eta 5 --num-updates 2000000 \
+        --hidden-dim 256 --seeds 5                 # the paper's rows
+
+The loss is L_BC + lambda L_Q (Eq. 69): L_BC is Eq. 19 with all weights 1, L_Q = -E[Q(s, pi(s))]
+(Eq. 74) is not normalised and its gradient goes through the K steps of the sampler. Only
+`actor_loss` of gtp_offline.py is replaced. A run that blows up ends as `diverged`. The toy makes
+that unlikely: all its steps are terminal, so no error of Q outside the data comes back through the
+TD target. It shows where the actions go: linear_q_actions.png has them turned back by pi obs.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from experiment import TOY_RADIUS, Options, Variant, cell, compare, main, on_toy, prepare, show
+from matplotlib.figure import Figure
+from paper import TABLE_3
+
+import gtp_offline
+
+cloning_loss = gtp_offline.actor_loss
+sample_with_gradient = inspect.unwrap(gtp_offline.sample_actions)  # it is under torch.no_grad
+
+
+@dataclass
+class Arguments(Options):
+    """Advantage weights against a linear Q term."""
+
+    eta: float = 5.0  # temperature of GTP's own weights (Eq. 14); above 0, or there is no critic
+    coefficients: tuple[float, ...] = (0.01, 0.1, 1.0)  # the values of lambda
+
+
+def actor_loss(nets, obs, actions, noise, t, u, s, weights, args, coefficient: float = 1.0):
+    """L_BC + coefficient * L_Q (Eq. 69) -> scalar loss, dict of scalar metrics, L_Q as `q`.
+
+    Q is the smaller of the two online critics, the Q of GTP's own weights: the comparison is then
+    of two uses of the same critic, and the one that exaggerates less. The critic itself does not
+    learn from this loss, since gradient_step asks for the gradient of the actor alone."""
+    # eta > 0 makes the critic (and V); the weights that come with it have no part in L_BC
+    weights = torch.ones_like(weights)
+    loss, metrics = cloning_loss(nets, obs, actions, noise, t, u, s, weights, args)
+    # The noise of x_t serves the sampler too: z in common does not change a sum of expectations
+    times = gtp_offline.sampling_times(args.num_steps, args)
+    policy = sample_with_gradient(nets["actor"], obs, noise, times)
+    q_loss = -nets["critic"](obs, policy).amin(0).mean()
+    loss = loss + coefficient * q_loss
+    return loss, metrics | {"actor": loss, "q": q_loss}
+
+
+def variants(coefficients=Arguments.coefficients) -> dict[str, Variant]:
+    """GTP, and cloning with a linear Q term for each lambda."""
+    chosen = {"GTP": Variant()}
+    for c in coefficients:
+        loss = partial(actor_loss, coefficient=c)
+        chosen[f"linear Q, lambda = {c}"] = Variant(replaced={"actor_loss": loss})
+    return chosen
+
+
+def draw_actions(table: dict[str, dict], steps: list[str], path: Path) -> None:
+    """2,000 actions of every variant's first seed at each K, turned back by pi obs."""
+    obs = np.random.default_rng(1).uniform(-1, 1, (2_000, 1)).astype(np.float32)
+    modes = TOY_RADIUS * 1j ** np.arange(4)  # to the right of reward 0, then 1 (up), 2 and 3
+    figure = Figure((2.3 * len(steps), 2.5 * len(table)), dpi=120, layout="constrained")
+    panels = iter(figure.subplots(len(table), len(steps), squeeze=False).flat)
+    for title, row in table.items():
+        for k, axis in zip(steps, panels, strict=False):
+            if (Path(row["run_dirs"][0]) / "checkpoint.pt").exists():  # else it diverged before
+                act = gtp_offline.load_policy(row["run_dirs"][0], num_steps=int(k))
+                actions = act(obs).astype(float).view(complex) * np.exp(-1j * np.pi * obs)
+                axis.scatter(actions.real, actions.imag, s=1, color="#3b6fb6")
+            axis.scatter(modes.real, modes.imag, s=60, facecolors="none", edgecolors="black")
+            axis.set(aspect="equal", xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), xticks=[], yticks=[])
+            off = f"off-mode {cell(row['off_mode'].get(k), 100)} %"
+            axis.set_title(f"{title}\nK = {k}, {off}", fontsize=8)
+    figure.savefig(path)
+
+
+def run(options: Arguments) -> None:
+    """Train, tabulate and draw the comparison."""
+    if not options.eta > 0:
+        raise ValueError(f"--eta is {options.eta}; give more than 0, or there is no critic")
+    options = prepare(options, "linear_q")
+    table = compare("linear_q", options, variants(options.coefficients))
+    show("linear_q", options, table, "Guidance by the critic", TABLE_3)
+    if on_toy(options) and (steps := max((row["off_mode"] for row in table.values()), key=len)):
+        draw_actions(table, [*steps], Path(options.out) / "linear_q_actions.png")
+
+
+if __name__ == "__main__":
+    sys.exit(main(run, Arguments))

@@ -1,0 +1,382 @@
+"""The structural ablations: what they replace, and their losses against closed forms.
+
+At the exact solution map of Gaussian actions every loss that names the right map is 0, and a
+solver's error falls with its order.
+"""
+
+import importlib
+import inspect
+import json
+import sys
+from copy import deepcopy
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+
+sys.path.insert(0, str(ROOT / "ablations"))
+import experiment
+import linear_q
+import meanflow
+import ode_solver
+import shortcut
+import update_cost
+
+import gtp_offline as gtp
+
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # of jvp
+C = 0.5  # standard deviation of the Gaussian actions
+SCRIPTS = [ode_solver, linear_q, shortcut, meanflow]
+VARIANTS = [(script, title) for script in SCRIPTS for title in script.variants()]
+FORMS = [(printed, velocity) for printed in (True, False) for velocity in ("paper", "noise")]
+
+
+@pytest.fixture(autouse=True)
+def double_precision():
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+class GaussianActor:
+    """The exact maps for actions ~ N(0, C^2 I)."""
+
+    def flow_map(self, obs, x, t, s):
+        return x * ((C**2 + s**2) / (C**2 + t**2)).sqrt()
+
+    def phi(self, obs, x, t, s):
+        """From Eq. 4, solved for phi."""
+        return (self.flow_map(obs, x, t, s) - s / t * x) / (1 - s / t)
+
+    def inst_map(self, obs, x, t):
+        return x * C**2 / (C**2 + t**2)
+
+
+def make_batch(size=64, obs_dim=3, dim=2):
+    """obs, actions, noise, t, u, s, weights, with t > u > s in (0.002, 5)."""
+    obs, actions, noise = (torch.randn(size, n) for n in (obs_dim, dim, dim))
+    s, u, t = (0.002 + 5 * torch.rand(size, 3) ** 3).sort(1).values.split(1, 1)
+    return obs, C * actions, noise, t, u, s, 0.5 + torch.rand(size)
+
+
+def make_actor(**changes):
+    return gtp.FlowMap(3, 2, hidden_dim=8, **changes).double()
+
+
+def arguments(**changes):
+    given = dict(dataset_path="x.npz", device="cpu", hidden_dim=8, batch_size=64) | changes
+    return gtp.resolve_args(gtp.Args(**given))
+
+
+def gradients(loss, network):
+    return torch.autograd.grad(loss, [*network.parameters()], materialize_grads=True)
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+# ---- what a script is --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("script", "title"), VARIANTS)
+def test_variants_replace_functions_of_the_same_signature(script, title):
+    for name, function in script.variants()[title].replaced.items():
+        usual = [*inspect.signature(getattr(gtp, name)).parameters]
+        bound = function.keywords if isinstance(function, partial) else {}
+        own = inspect.signature(getattr(function, "func", function)).parameters
+        assert [*own][: len(usual)] == usual
+        extra = [*own.values()][len(usual) :]
+        assert all(p.name in bound or p.default is not p.empty for p in extra)
+        assert bound.keys() <= {p.name for p in extra}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_each_script_replaces_one_function_and_is_short(script):
+    replaced = {name for v in script.variants().values() for name in v.replaced}
+    assert len(replaced) == 1
+    assert any(not v.replaced for v in script.variants().values())  # GTP, to compare with
+    for variant in script.variants().values():
+        assert not variant.changes.keys() - vars(gtp.Args()).keys()
+    with open(script.__file__) as file:
+        assert len(file.readlines()) <= 100
+
+
+# ---- ode_solver --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("heun", "order"), [(False, 1), (True, 2)])
+def test_solvers_converge_to_the_exact_path_at_their_order(heun, order):
+    actor, x = GaussianActor(), torch.randn(16, 2)
+    t, u = torch.full((16, 1), 3.0), torch.full((16, 1), 0.3)
+    exact = actor.flow_map(None, x, t, u)
+    coarse, fine = (
+        (ode_solver.solve(actor, None, x, t, u, n, heun) - exact).norm() for n in (64, 128)
+    )
+    assert torch.log2(coarse / fine).item() == pytest.approx(order, abs=0.1)
+    assert fine < 0.02 * exact.norm()
+
+
+def test_the_solver_s_loss_vanishes_at_the_exact_map_and_the_score_approximation_s_does_not():
+    obs, actions, noise, t, u, s, weights = make_batch()
+    actor, s = GaussianActor(), s + 0.1
+    t, u = s + 0.2, s + 0.1
+    given = (actor, actor, obs, actions, noise, t, u, s, weights, arguments(consistency_loss="squared"))
+    assert ode_solver.consistency_loss(*given, num_steps=100, heun=True) < 1e-6
+    assert gtp.consistency_loss(*given) > 1e-2
+
+
+# ---- shortcut ----------------------------------------------------------------------------------
+
+
+def test_shortcut_loss_is_zero_at_the_exact_map_and_at_rest():
+    class Rest(GaussianActor):
+        def phi(self, obs, x, t, s):
+            return x  # S = 0, why the flow loss has to stay
+
+    *inputs, weights = make_batch()
+    for actor in (GaussianActor(), Rest()):
+        assert shortcut.consistency_loss(actor, None, *inputs, weights, None) < 1e-20
+
+
+def test_shortcut_error_is_that_of_the_end_points_over_the_step():
+    obs, actions, noise, t, _, s, weights = make_batch()
+    actor, x, middle = make_actor(), actions + t * noise, (t + s) / 2
+    composed = actor.flow_map(obs, actor.flow_map(obs, x, t, middle), middle, s)
+    error = ((actor.flow_map(obs, x, t, s) - composed) / (t - s)).square().sum(1)
+    loss = shortcut.consistency_loss(actor, None, obs, actions, noise, t, None, s, weights, None)
+    assert error.mean() > 1e-4
+    assert loss.item() == pytest.approx((weights * error).mean().item(), rel=1e-6)
+
+
+def test_shortcut_targets_are_constants_of_the_model_or_of_its_average():
+    obs, actions, noise, t, _, s, weights = inputs = make_batch()
+    actor, average, x = make_actor(), make_actor(), actions + t * noise
+    for averaged in (False, True):
+        target = shortcut.two_steps(average if averaged else actor, obs, x, t, s)
+        assert not target.requires_grad
+        error = (shortcut.velocity(actor, obs, x, t, s) - target).square().sum(1)
+        loss = shortcut.consistency_loss(actor, average, *inputs, None, averaged=averaged)
+        assert same(gradients(loss, actor), gradients((weights * error).mean(), actor))
+
+
+# ---- meanflow ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("printed", [True, False])
+def test_identity_holds_at_the_exact_map_and_for_a_constant(printed):
+    class Constant:
+        def phi(self, obs, x, t, s):
+            return 0 * x + 0.7
+
+        def inst_map(self, obs, x, t):
+            return 0 * x + 0.7
+
+    obs, actions, noise, t, _, s, weights = make_batch()
+    for actor in (GaussianActor(), Constant()):
+        given = obs, actions, noise, t, None, s, weights, None
+        loss = meanflow.consistency_loss(actor, None, *given, printed=printed, velocity="paper")
+        assert loss < 1e-14
+
+
+@pytest.mark.parametrize("printed", [True, False])
+def test_identity_with_the_noise_holds_in_the_mean_given_x(printed):
+    """Its error is linear in (a, z), hence 0 in the mean given x_t if uncorrelated with x_t."""
+    nodes, mass = np.polynomial.hermite_e.hermegauss(3)
+    grid = np.stack(np.meshgrid(nodes, nodes), -1).reshape(-1, 2)
+    mass = torch.from_numpy(np.outer(mass, mass).ravel() / mass.sum() ** 2)
+    actions, noise = torch.from_numpy(grid)[:, :1] * C, torch.from_numpy(grid)[:, 1:]
+    for time in (0.3, 2.0):
+        t, s = torch.full((9, 1), time), torch.full((9, 1), 0.1)
+        x, actor = actions + t * noise, GaussianActor()
+        target = meanflow.identity_target(actor, None, x, noise, t, s, printed, "noise")
+        error = target - actor.phi(None, x, t, s)
+        assert (mass * error[:, 0] ** 2).sum() > 1e-3
+        assert abs((mass * (error * x)[:, 0]).sum()) < 1e-12
+
+
+@pytest.mark.parametrize("velocity", ["paper", "noise"])
+def test_nonsingular_error_is_s_over_t_times_that_of_equation_31(velocity):
+    obs, actions, noise, t, _, s, _ = make_batch()
+    actor, x = make_actor(), actions + t * noise
+    given = actor, obs, x, noise, t, s
+    phi = actor.phi(obs, x, t, s)
+    printed, other = (meanflow.identity_target(*given, form, velocity) for form in (True, False))
+    torch.testing.assert_close(other - phi, s / t * (printed - phi))
+    assert (other - phi).norm() > 1e-3
+
+
+@pytest.mark.parametrize(("printed", "velocity"), FORMS)
+def test_identity_targets_against_finite_differences(printed, velocity):
+    """Eqs. 28 and 24, u = v - (t - s) du/dt, with central differences for d/dt along v."""
+    obs, actions, noise, t, _, s, _ = make_batch()
+    actor, t, h = make_actor(preconditioning="none"), t + 0.1, 1e-5
+    x = actions + t * noise
+    v = noise if velocity == "noise" else (x - actor.inst_map(obs, x, t)) / t
+    phi = lambda h: actor.phi(obs, x + h * v, t + h, s)  # noqa: E731
+    u = lambda h: (x + h * v - phi(h)) / (t + h)  # noqa: E731
+    if printed:
+        expected = x - (t**2 / s - t) * (phi(h) - phi(-h)) / (2 * h) - t * v
+    else:
+        expected = x - t * (v - (t - s) * (u(h) - u(-h)) / (2 * h))
+    target = meanflow.identity_target(actor, obs, x, noise, t, s, printed, velocity)
+    torch.testing.assert_close(target, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("printed", "velocity"), FORMS)
+def test_identity_targets_are_constants(printed, velocity):
+    obs, actions, noise, t, _, s, weights = inputs = make_batch()
+    actor, x = make_actor(), actions + t * noise
+    target = meanflow.identity_target(actor, obs, x, noise, t, s, printed, velocity)
+    assert not target.requires_grad
+    error = (actor.phi(obs, x, t, s) - target).square().sum(1)
+    form = {"printed": printed, "velocity": velocity}
+    loss = meanflow.consistency_loss(actor, None, *inputs, None, **form)
+    assert loss.item() == pytest.approx((weights * error).mean().item())
+    assert same(gradients(loss, actor), gradients((weights * error).mean(), actor))
+
+
+# ---- linear_q ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def guided():
+    """Networks with a critic, a batch and arguments."""
+    args = arguments(eta=5.0, num_steps=3)
+    nets = gtp.make_networks(args, 3, 2).double()
+    for parameter in (*nets["actor_ema"].parameters(), *nets["critic_target"].parameters()):
+        parameter.data += 0.1 * torch.randn_like(parameter)  # in training they differ, too
+    return nets, make_batch(), args
+
+
+def test_linear_q_with_lambda_zero_is_cloning(guided):
+    nets, (*inputs, weights), args = guided
+    loss, metrics = linear_q.actor_loss(nets, *inputs, weights, args, coefficient=0.0)
+    expected, usual = gtp.actor_loss(nets, *inputs, torch.ones_like(weights), args)
+    assert loss == expected
+    assert metrics.keys() == usual.keys() | {"q"}
+    assert all(metrics[key] == usual[key] for key in usual)
+
+
+def test_linear_q_is_the_smaller_q_of_what_the_actor_does(guided):
+    nets, (obs, actions, noise, *times, weights), args = guided
+    given = nets, obs, actions, noise, *times, weights, args
+    cloning, _ = linear_q.actor_loss(*given, coefficient=0.0)
+    loss, metrics = linear_q.actor_loss(*given, coefficient=0.3)
+    policy = gtp.sample_actions(nets["actor"], obs, noise, gtp.sampling_times(3, args))
+    q = nets["critic"](obs, policy).amin(0).mean()
+    assert metrics["q"].item() == pytest.approx(-q.item())
+    assert loss.item() == pytest.approx((cloning - 0.3 * q).item())
+
+
+def test_linear_q_gradient_against_finite_differences(guided):
+    nets, (*inputs, weights), args = guided
+    parameters = [*nets["actor"].parameters()]
+    direction = [torch.randn_like(p) for p in parameters]
+
+    def loss(coefficient):
+        return linear_q.actor_loss(nets, *inputs, weights, args, coefficient=coefficient)[0]
+
+    def slope(coefficient):
+        found = torch.autograd.grad(loss(coefficient), parameters)
+        return sum((g * d).sum() for g, d in zip(found, direction, strict=True)).item()
+
+    exact, around = slope(100.0), []
+    assert abs(exact - slope(0.0)) > 0.01 * abs(exact)  # the Q term has its part in it
+    with torch.no_grad():
+        for step in (1e-6, -2e-6):
+            torch._foreach_add_(parameters, direction, alpha=step)
+            around.append(loss(100.0).item())
+    assert (around[0] - around[1]) / 2e-6 == pytest.approx(exact, rel=1e-4)
+
+
+def test_linear_q_moves_the_actor_and_leaves_the_critic(guided):
+    nets, (obs, actions, *_), args = guided
+    data = {"observations": obs, "next_observations": obs, "actions": actions}
+    data |= {"rewards": obs[:, 0], "terminals": 0 * obs[:, 0], "rows": torch.arange(64)}
+    inputs = gtp.draw_inputs(0, data, torch.Generator().manual_seed(0), args)
+    after = []
+    for coefficient in (0.0, 1.0):
+        own = deepcopy(nets)
+        adam = {k: torch.optim.Adam(own[k].parameters()) for k in ("actor", "critic", "value")}
+        loss = partial(linear_q.actor_loss, coefficient=coefficient)
+        with experiment.replacing(gtp, {"actor_loss": loss}):
+            gtp.update_networks(own, adam, data, inputs, args)
+        after.append(own)
+    for name in ("critic", "critic_target", "value"):
+        assert same(after[0][name].parameters(), after[1][name].parameters())
+    assert not same(after[0]["actor"].parameters(), after[1]["actor"].parameters())
+
+
+# ---- runs --------------------------------------------------------------------------------------
+
+
+def call(name, *argv):
+    """The exit code of a script with these arguments, in this process."""
+    torch.set_default_dtype(torch.float32)
+    script = importlib.import_module(name)
+    return experiment.main(script.run, script.Arguments, [*map(str, argv)])
+
+
+@pytest.mark.parametrize(
+    ("name", "only"),
+    [
+        ("ode_solver", "Heun, 3 steps, u"),
+        ("shortcut", "averaged"),
+        ("meanflow", "singular, v: noise"),
+    ],
+)
+def test_quick_run(name, only, tmp_path, capsys):
+    assert call(name, "--quick", "--num-updates", 8, "--only", only, "--out", tmp_path) == 0
+    written = json.loads((tmp_path / f"{name}.json").read_text())
+    (row,) = written["variants"].values()
+    assert row["statuses"] == ["finished"] and row["energy_score"].keys() == {"1", "2", "5"}
+    assert (tmp_path / f"{name}.png").stat().st_size > 10_000
+    if name == "meanflow":
+        assert row["cost"]["milliseconds"] > 0 and row["cost"]["megabytes"] > 1
+    assert "| finished |" in capsys.readouterr().out
+
+
+def test_a_run_that_diverges_is_a_row_of_the_table(tmp_path, capsys):
+    argv = "--quick", "--num-updates", 8, "--coefficients", 1e30, "--out", tmp_path
+    assert call("linear_q", *argv) == 0
+    rows = json.loads((tmp_path / "linear_q.json").read_text())["variants"]
+    statuses = {title: row["statuses"] for title, row in rows.items()}
+    assert statuses == {"GTP": ["finished"], "linear Q, lambda = 1e+30": ["diverged"]}
+    assert (tmp_path / "linear_q_actions.png").stat().st_size > 10_000
+    assert "| diverged |" in capsys.readouterr().out
+
+
+def test_update_cost_sees_the_graph_of_the_sampler():
+    """Five more passes with gradient: their activations alone exceed 10 MB."""
+    torch.set_default_dtype(torch.float32)
+    variants = linear_q.variants((1.0,))
+    gtp_row, linear = update_cost.costs(variants, rounds=1).values()
+    assert gtp_row["ratio"] == 1 and gtp_row["megabytes"] > 1
+    assert linear["megabytes"] > gtp_row["megabytes"] + 10
+
+
+@pytest.mark.parametrize(
+    ("name", "argv", "words"),
+    [
+        ("linear_q", ["--eta", "0"], "--eta is 0.0"),
+        ("shortcut", ["--seeds", "0"], "--seeds is 0"),
+        ("meanflow", ["--only", "nothing"], "--only nothing"),
+        ("update_cost", ["--rounds", "0"], "--rounds is 0"),
+    ],
+)
+def test_bad_arguments_are_one_line(name, argv, words, tmp_path, capsys):
+    assert call(name, *argv, "--out", tmp_path) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error:") and words in line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ode_solver", "linear_q", "shortcut", "meanflow", "update_cost"])
+def test_whole_quick_run(name, tmp_path):
+    assert call(name, "--quick", "--out", tmp_path) == 0
+    variants = json.loads((tmp_path / f"{name}.json").read_text())["variants"]
+    assert len(variants) >= 4

@@ -1,0 +1,326 @@
+"""The sweeps: exact answers of the temperature, one switch per design choice, K and times."""
+
+import json
+import math
+import re
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+
+sys.path.insert(0, str(ROOT / "ablations"))
+import design_choices
+import experiment
+import horizon
+import inference_time
+import paper
+import temperature
+
+import d4rl_tasks
+import gtp_offline as gtp
+
+
+@pytest.fixture(autouse=True)
+def quick_runs(tmp_path, monkeypatch):
+    """No pictures of single runs, and no files outside tmp_path."""
+    monkeypatch.setattr(d4rl_tasks, "plot_run", lambda *args, **kwargs: None)
+    monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path / "datasets"))
+
+
+def call(script, *argv) -> int:
+    return experiment.main(script.run, script.Arguments, [*map(str, argv)])
+
+
+def is_png(path) -> bool:
+    return path.read_bytes().startswith(b"\x89PNG")
+
+
+# ---- temperature -------------------------------------------------------------------------------
+
+
+def test_the_exact_masses_are_the_weighted_ones():
+    """Advantages -1, 0, 1, 2: the weights are 1, 1, e^eta, e^(2 eta), or the clip."""
+    expected = np.array([0.4, 0.3, 0.2 * math.e, 0.1 * math.e**2])
+    assert experiment.toy_weighted_masses(1.0) == pytest.approx(expected / expected.sum())
+    expected = np.array([0.4, 0.3, 0.2 * 2, 0.1 * 2])  # clipped at 2
+    assert experiment.toy_weighted_masses(1.0, 2.0) == pytest.approx(expected / expected.sum())
+    assert experiment.toy_weighted_masses(0.0) == pytest.approx([0.4, 0.3, 0.2, 0.1])
+
+
+def test_effective_samples_are_kishs():
+    weights = np.array([1, 1, 2, 2])
+    share = (experiment.TOY_MASSES @ weights) ** 2 / (experiment.TOY_MASSES @ weights**2)
+    masses = experiment.toy_weighted_masses(1.0, 2.0)
+    assert temperature.effective_samples(masses) == pytest.approx(share)
+    assert temperature.effective_samples(experiment.TOY_MASSES) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0, 5.0])
+def test_the_exact_energy_score_is_the_mean_of_the_sampled_one(eta):
+    rng, masses, n = np.random.default_rng(0), experiment.toy_weighted_masses(eta), 20_000
+    obs = rng.uniform(-1, 1, (n, 1))
+    drawn = experiment.toy_modes(obs)[np.arange(n), rng.choice(4, (16, n), p=masses)]
+    drawn = torch.from_numpy(drawn + experiment.TOY_STD * rng.standard_normal(drawn.shape))
+    sampled = gtp.energy_score(drawn, torch.from_numpy(experiment.toy_actions(obs, rng)[0]))
+    assert temperature.exact_energy_score(masses) == pytest.approx(sampled.item(), abs=0.006)
+
+
+def test_the_behaviour_has_the_least_energy_score():
+    least = temperature.exact_energy_score(experiment.TOY_MASSES)
+    for masses in ([0.25] * 4, [0.45, 0.3, 0.15, 0.1], experiment.toy_weighted_masses(0.5)):
+        assert temperature.exact_energy_score(np.array(masses)) > least
+
+
+def sweep(**changes):
+    return temperature.Arguments(dataset_path="toy.npz", **({"etas": (0.0, 1.0, 5.0)} | changes))
+
+
+def test_every_eta_meets_every_clip_and_no_weights_meet_none():
+    variants = temperature.variants(sweep())
+    pairs = [(v.changes["eta"], v.changes["max_weight"]) for v in variants.values()]
+    assert [*variants][:2] == ["eta = 0", "eta = 1, clip 100"] and len(pairs) == 5
+    assert {*pairs[1:]} == {(eta, clip) for eta in (1.0, 5.0) for clip in (100.0, math.inf)}
+
+
+def test_only_the_toy_has_settings_of_its_own():
+    off = temperature.variants(sweep(env_id="hopper-medium-expert-v2", dataset_path=None))
+    assert all({*v.changes} == {"eta", "max_weight"} for v in off.values())
+    on = temperature.variants(sweep())
+    norm = gtp.resolve_args(gtp.Args(env_id="hopper-medium-expert-v2")).grad_norm
+    assert {v.changes["grad_norm"] for v in on.values()} == {norm}
+
+
+def test_temperature_quick(tmp_path, capsys):
+    argv = (
+        "--quick",
+        "--num-updates",
+        "8",
+        "--out",
+        tmp_path,
+        "--etas",
+        "0",
+        "1",
+        "--clips",
+        "2",
+        "inf",
+    )
+    assert call(temperature, *argv) == 0
+    table = json.loads((tmp_path / "temperature.json").read_text())["variants"]
+    assert [*table] == ["eta = 0", "eta = 1, clip 2", "eta = 1, no clip"]
+    exact = experiment.toy_weighted_masses(1.0, 2.0)
+    assert table["eta = 1, clip 2"]["exact"]["masses"] == pytest.approx(exact)
+    for row in table.values():
+        act = gtp.load_policy(row["run_dirs"][0])
+        assert row["best_mode"] == [experiment.toy_metrics(act)["masses"][3], 0]
+    args = json.loads((tmp_path / "eta___1__clip_2__0__8__quick/results.json").read_text())["args"]
+    assert (args["eta"], args["max_weight"]) == (1, 2)
+    assert is_png(tmp_path / "temperature.png")
+    assert "| eta = 1, no clip | " in capsys.readouterr().out
+
+
+# ---- design choices ----------------------------------------------------------------------------
+
+
+def resolved(variant, options) -> dict:
+    given = {"dataset_path": "toy.npz", "eta": options.eta} | variant.changes
+    return vars(gtp.resolve_args(gtp.Args(**given)))
+
+
+@pytest.mark.parametrize("eta", [0.0, 5.0])
+@pytest.mark.parametrize("family", design_choices.FAMILIES)
+def test_every_difference_is_switched_alone_in_each_family(family, eta):
+    options = design_choices.Arguments(eta=eta, family=family)
+    variants = design_choices.variants(options)
+    base = resolved(variants.pop(family), options)
+    letter, switched = family == "letter", []
+    for name, pair in gtp.DIFFERENCES.items():
+        assert base[name] == pair[letter and name != "num_holdout"]
+    for title, variant in variants.items():
+        assert title.startswith(family + ", ")
+        args = resolved(variant, options)
+        (name,) = (k for k in args if args[k] != base[k])
+        if name in gtp.DIFFERENCES:
+            assert args[name] == gtp.DIFFERENCES[name][not letter]
+        switched.append(name)
+    expected = {*gtp.DIFFERENCES, "u_sampling", "value", "weight_critic"} - {"num_holdout"}
+    if eta == 0:  # no weights
+        expected -= {"max_weight", "value", "weight_critic"}
+    assert sorted(switched) == sorted(expected)
+
+
+def test_families_and_candidates():
+    both = design_choices.variants(design_choices.Arguments())
+    default = design_choices.variants(design_choices.Arguments(family="default"))
+    assert [*both][: len(default)] == [*default] and len(both) == 2 * len(default)
+    options = design_choices.Arguments(env_id="hopper-medium-expert-v2")
+    titles = {*design_choices.variants(options)} - {*both}
+    assert titles == {"default, 50 candidates", "letter, 50 candidates"}
+
+
+def test_titles_name_the_value_that_is_set():
+    variants = design_choices.variants(design_choices.Arguments(eta=5.0))
+    for title, name in (("sigma_max", "sigma_max"), ("lambda_flow", "lambda_flow")):
+        default, letter = gtp.DIFFERENCES[name]
+        assert variants[f"default, {title} {letter:g}"].changes == {name: letter}
+        assert variants[f"letter, {title} {default:g}"].changes[name] == default
+
+
+def test_design_choices_quick(tmp_path, capsys):
+    argv = ("--quick", "--num-updates", "8", "--out", tmp_path, "--family", "letter")
+    assert call(design_choices, *argv) == 0
+    table = json.loads((tmp_path / "design_choices.json").read_text())["variants"]
+    assert [*table] == [
+        "letter",
+        "letter, pseudo-Huber",
+        "letter, 1/(t - u)",
+        "letter, flow weighted",
+    ]
+    for row in table.values():  # in spite of --literal, which alone holds nothing out
+        assert [*row["energy_score"]] == ["1", "2", "5"] and all(row["energy_score"].values())
+    assert is_png(tmp_path / "design_choices.png")
+    assert "| letter, pseudo-Huber | " in capsys.readouterr().out
+
+
+def test_design_choices_draws_scores_and_what_is_unknown(tmp_path):
+    row = {"energy_score": {"1": [0.5, 0.1], "5": [0.4, 0]}, "normalized_score": [50.0, 2.0]}
+    unknown = {"energy_score": {}, "normalized_score": None}
+    table = {"default": row, "default, strict s": unknown, "letter, flow weighted": row}
+    design_choices.draw(table, tmp_path / "x.png", "title", None)
+    assert is_png(tmp_path / "x.png")
+
+
+# ---- horizon -----------------------------------------------------------------------------------
+
+
+def test_the_energy_score_at_every_k_is_that_of_the_loaded_policy(tmp_path, capsys):
+    assert call(horizon, "--quick", "--out", tmp_path) == 0
+    (row,) = json.loads((tmp_path / "horizon.json").read_text())["variants"].values()
+    (folder,) = row["run_dirs"]
+    state = gtp.load_checkpoint(tmp_path / folder)
+    args = gtp.Args(**state["results"]["args"])
+    nets = gtp.make_networks(args, *state["dims"])
+    nets.load_state_dict(state["nets"])
+    _, holdout, _ = gtp.load_data(args)
+    noise = torch.randn((16, 2000, 2), generator=torch.Generator().manual_seed(0))
+    for k in (1, 2, 3, 4, 5):
+        samples = gtp.policy_samples(nets, holdout["observations"], noise, k, args)
+        score = gtp.energy_score(samples, holdout["actions"]).item()
+        assert row["energy_score"][str(k)] == [pytest.approx(score, rel=1e-5), 0]
+        act = gtp.load_policy(folder, num_steps=k)
+        assert row["off_mode"][str(k)] == [experiment.toy_metrics(act)["off_mode"], 0]
+    assert len({mean for mean, _ in row["energy_score"].values()}) == 5
+    assert is_png(tmp_path / "horizon.png") and "| 4 | " in capsys.readouterr().out
+    assert 3 not in gtp.EVALUATION_STEPS  # put back
+
+
+def test_retraining_puts_k_into_the_td_target_and_keeps_the_first_run(tmp_path, dataset):
+    argv = ("--quick", "--out", tmp_path, "--eta", "1", "--dataset-path", dataset)
+    assert call(horizon, *argv) == 0 and call(horizon, *argv, "--retrain") == 0
+    table = json.loads((tmp_path / "horizon.json").read_text())["variants"]
+    assert len([*tmp_path.glob("*/results.json")]) == 5
+    for k, title in horizon.TITLES.items():
+        file = tmp_path / table[title]["run_dirs"][0] / "results.json"
+        assert json.loads(file.read_text())["args"]["num_steps"] == k
+    once, same = horizon.curves(table)["energy_score"].values()
+    assert once[5] == same[5] and once[2] != same[2]
+    assert same[2] == table["trained with K = 2"]["energy_score"]["2"]
+
+
+def test_returns_at_every_k_are_those_of_the_loaded_policy(tmp_path, capsys):
+    argv = ("--quick", "--out", tmp_path, "--env-id", "multigoal-v0", "--num-updates", "20")
+    assert call(horizon, *argv, "--num-eval-episodes", "40") == 0
+    (row,) = json.loads((tmp_path / "horizon.json").read_text())["variants"].values()
+    (folder,) = row["run_dirs"]
+    results = json.loads((tmp_path / folder / "results.json").read_text())
+    assert row["score"]["5"] == [results["last"]["normalized_score"], 0]
+    act = gtp.load_policy(folder, num_steps=2)
+    scores = d4rl_tasks.evaluate("multigoal-v0", act, 40, 100)
+    assert row["score"]["2"] == [scores["normalized_score"], 0]
+    assert "paper" not in capsys.readouterr().out
+
+    argv = ("--quick", "--out", tmp_path / "times", "--env-id", "multigoal-v0")
+    assert call(inference_time, *argv, "--checkpoints", tmp_path / folder) == 0
+    table = json.loads((tmp_path / "times/inference_time.json").read_text())["variants"]
+    trained = [title for title, row in table.items() if row["trained"]]
+    assert trained == ["GTP (T = 5)", "GTP (T = 2)"]
+    assert all(table[title]["score"] for title in trained)
+
+
+def test_the_papers_scores_stand_only_beside_d4rls_own_data():
+    options = horizon.Arguments(env_id="hopper-medium-expert-v2")
+    row = paper.TABLE_5["hopper-medium-expert-v2"]
+    assert horizon.paper_scores(options) == {2: row["GTP (T=2)"], 5: row["GTP (T=5)"]}
+    options.dataset_path = "other.hdf5"
+    assert horizon.paper_scores(options) == {}
+    assert horizon.paper_scores(horizon.Arguments(env_id="antmaze-umaze-v0")) == {}
+
+
+# ---- inference time ----------------------------------------------------------------------------
+
+
+def test_ratios_are_medians_over_the_rounds():
+    times = {inference_time.BASE: np.array([[1.0, 3.0], [4.0, 4.0], [1.0, 1.0]])}
+    times["GTP (T = 5)"] = np.array([[1.0], [6.0], [0.9]])  # ratios 0.5, 1.5, 0.9
+    table = inference_time.summary(times)
+    assert table["GTP (T = 5)"]["ratio"] == pytest.approx([0.9, 0.7, 1.2])
+    assert table["GTP (T = 5)"]["milliseconds"][0] == 1.0
+    assert table[inference_time.BASE]["ratio"] == [1, 1, 1]
+    one, base = (float(paper.TABLE_6[k]) for k in ("GTP (T = 5)", inference_time.BASE))
+    assert table["GTP (T = 5)"]["paper_ratio"] == pytest.approx(one / base)
+
+
+def test_every_policy_acts_in_every_round():
+    calls = []
+    acts = {"a": [lambda obs: calls.append("a")], "b": [lambda obs: calls.append(obs.shape)] * 2}
+    times = inference_time.measure(acts, 3, rounds=2, calls=4)
+    assert [v.shape for v in times.values()] == [(2, 1), (2, 2)]
+    assert all((v > 0).all() for v in times.values())
+    assert calls == 2 * (5 * ["a"] + 10 * [(3,)])  # the first call of a turn is not timed
+
+
+def test_inference_time_has_every_row(tmp_path, capsys):
+    options = inference_time.Arguments(hidden_dim=8, seeds=2)
+    for title, (acts, trained) in inference_time.policies(options).items():
+        _, steps, candidates = inference_time.POLICIES[title]
+        assert len(acts) == 2 and not trained
+        assert {(a.args.num_steps, a.args.num_candidates) for a in acts} == {(steps, candidates)}
+        assert acts[0](np.zeros(17, np.float32)).shape == (6,)
+    assert call(inference_time, "--quick", "--out", tmp_path) == 0
+    table = json.loads((tmp_path / "inference_time.json").read_text())["variants"]
+    chosen = {f"{method}, 50 candidates" for method in [*paper.TABLE_6][:2]}
+    assert {*table} == {*paper.TABLE_6} | chosen
+    for title, row in table.items():
+        assert 0 < row["milliseconds"][1] <= row["milliseconds"][0] <= row["milliseconds"][2]
+        assert (row["paper_milliseconds"] is None) == (title in chosen)
+    out = capsys.readouterr().out
+    assert all(f"| {title} | " in out for title in table) and "untrained" in out
+    assert is_png(tmp_path / "inference_time.png")
+
+
+# ---- bad input ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("script", "argv", "message"),
+    [
+        (horizon, ["--retrain"], "--retrain with --eta 0: .*give --eta 5"),
+        (horizon, ["--retrain", "--eta", "5"], "--retrain on the toy, .*; give --env-id"),
+        (horizon, ["--seeds", "0"], "--seeds is 0"),
+        (temperature, ["--eta", "5"], "--eta 5 is what is swept; give --etas 5"),
+        (temperature, ["--etas", "-1"], "--eta is -1.0; give a number from 0"),
+        (temperature, ["--clips", "nan"], "--max-weight is nan; give a number"),
+        (inference_time, ["--rounds", "0"], "must be at least 1, not 3, 0, 20"),
+        (inference_time, ["--checkpoints", "nowhere"], "--checkpoints nowhere is no finished run"),
+        (inference_time, ["--env-id", "hopper-v9"], "unknown env id 'hopper-v9'"),
+        (inference_time, ["--device", "cuda:99"], "cuda:99 is not to be had"),
+        (design_choices, ["--only", "no such"], "--only no such is in none of default, "),
+    ],
+)
+def test_bad_input_is_one_line(script, argv, message, tmp_path, capsys):
+    assert call(script, "--quick", "--out", tmp_path, *argv) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert re.search(message, error), error
+    assert not [*tmp_path.glob("*.json")]
