@@ -205,9 +205,10 @@ def gradient_step(optimizer, network, loss, grad_norm: float) -> torch.Tensor:
         state, lr = [optimizer.state[p] for p in parameters], optimizer.defaults["lr"]
         m, v, steps = ([s[k] for s in state] for k in ("exp_avg", "exp_avg_sq", "step"))
         own = dict(beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0, amsgrad=False, maximize=False)
-        weights, exact = [p.detach() for p in parameters], [step.double() for step in steps]
-        adam(weights, grads, m, v, [], exact, lr=lr, capturable=True, **own)
-        torch._foreach_add_(steps, 1)
+        with torch.no_grad():
+            exact = [step.double() for step in steps]
+            adam(parameters, grads, m, v, [], exact, lr=lr, capturable=True, **own)
+            torch._foreach_add_(steps, 1)
     else:
         for parameter, grad in zip(parameters, grads, strict=True):
             parameter.grad = grad

@@ -210,9 +210,10 @@ def gradient_step(optimizer, network, loss, grad_norm: float) -> torch.Tensor:
         state, lr = [optimizer.state[p] for p in parameters], optimizer.defaults["lr"]
         m, v, steps = ([s[k] for s in state] for k in ("exp_avg", "exp_avg_sq", "step"))
         own = dict(beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0, amsgrad=False, maximize=False)
-        weights, exact = [p.detach() for p in parameters], [step.double() for step in steps]
-        adam(weights, grads, m, v, [], exact, lr=lr, capturable=True, **own)
-        torch._foreach_add_(steps, 1)
+        with torch.no_grad():
+            exact = [step.double() for step in steps]
+            adam(parameters, grads, m, v, [], exact, lr=lr, capturable=True, **own)
+            torch._foreach_add_(steps, 1)
     else:
         for parameter, grad in zip(parameters, grads, strict=True):
             parameter.grad = grad
@@ -431,10 +432,11 @@ def update_networks(nets, optimizers, data, inputs, args: Args) -> dict[str, tor
     t, u, s = sample_times(inputs["uniform"], inputs["grid"], inputs["t_cdf"], args)  # line 6
     loss, terms = actor_loss(nets, obs, actions, noise[0], t, u, s, weights, args)  # lines 7, 8
     norm = gradient_step(optimizers["actor"], nets["actor"], loss, args.grad_norm)
-    for pair in (("actor_ema", "actor"), ("critic_target", "critic")):  # line 9
-        if pair[1] in nets:
-            average, source = ([p.detach() for p in nets[name].parameters()] for name in pair)
-            torch._foreach_lerp_(average, source, args.tau)
+    with torch.no_grad():  # line 9
+        for pair in (("actor_ema", "actor"), ("critic_target", "critic")):
+            if pair[1] in nets:
+                average, source = ([*nets[name].parameters()] for name in pair)
+                torch._foreach_lerp_(average, source, args.tau)
     return {k: v.detach() for k, v in (metrics | terms | {"actor_grad_norm": norm}).items()}
 
 

@@ -74,7 +74,8 @@ def test_the_behaviour_has_the_least_energy_score():
 
 
 def sweep(**changes):
-    return temperature.Arguments(dataset_path="toy.npz", **({"etas": (0.0, 1.0, 5.0)} | changes))
+    given = {"dataset_path": "toy.npz", "etas": (0.0, 1.0, 5.0)} | changes
+    return temperature.Arguments(**given)
 
 
 def test_every_eta_meets_every_clip_and_no_weights_meet_none():
@@ -220,12 +221,23 @@ def test_retraining_puts_k_into_the_td_target_and_keeps_the_first_run(tmp_path, 
     assert call(horizon, *argv) == 0 and call(horizon, *argv, "--retrain") == 0
     table = json.loads((tmp_path / "horizon.json").read_text())["variants"]
     assert len([*tmp_path.glob("*/results.json")]) == 5
+    targets = set()
     for k, title in horizon.TITLES.items():
         file = tmp_path / table[title]["run_dirs"][0] / "results.json"
-        assert json.loads(file.read_text())["args"]["num_steps"] == k
+        results = json.loads(file.read_text())
+        assert results["args"]["num_steps"] == k
+        targets.add(results["losses"][-1]["target_q"])
+    assert len(targets) == 5
+
+
+def test_curves_take_every_k_from_one_run_and_from_its_own():
+    rows = {k: {str(j): [10 * k + j, 0] for j in horizon.STEPS} for k in horizon.STEPS}
+    table = {horizon.TITLES[k]: {"energy_score": row} for k, row in rows.items()}
     once, same = horizon.curves(table)["energy_score"].values()
-    assert once[5] == same[5] and once[2] != same[2]
-    assert same[2] == table["trained with K = 2"]["energy_score"]["2"]
+    assert {k: mean for k, (mean, _) in once.items()} == {1: 51, 2: 52, 3: 53, 4: 54, 5: 55}
+    assert {k: mean for k, (mean, _) in same.items()} == {1: 11, 2: 22, 3: 33, 4: 44, 5: 55}
+    once_alone = horizon.curves({horizon.TITLES[5]: table[horizon.TITLES[5]]})["energy_score"]
+    assert [*once_alone.values()] == [once]
 
 
 def test_returns_at_every_k_are_those_of_the_loaded_policy(tmp_path, capsys):
