@@ -87,10 +87,10 @@ def test_gaussian_fixed_point_is_the_exact_map_times_cosines(n):
 @pytest.mark.parametrize("u_sampling", ["adjacent", "uniform", "weighted"])
 def test_fixed_point_is_the_mean_end_of_random_walks(u_sampling):
     """Simulated without the script's quadrature, tables and weights."""
-    rng, grid, walks = np.random.default_rng(0), time_grid(9, 10.0).numpy(), 40_000
+    rng, grid, walks = np.random.default_rng(0), time_grid(6, 2.0).numpy(), 60_000
     table = theory.fixed_point(TWO_MODES, torch.from_numpy(grid), u_sampling, 401, 8)
     means, masses, std = TWO_MODES.means.numpy(), TWO_MODES.masses.numpy(), TWO_MODES.std
-    for start in (-8.0, 1.0):
+    for start in (-3.0, -2.0):  # where the three ways to draw u differ most
         ends = np.full(walks, start)
         i = np.full(walks, len(grid) - 1)
         while (active := np.flatnonzero(i)).size:
