@@ -1,6 +1,6 @@
 """The choices that the paper leaves open, each switched alone: what does it cost or bring?
 
-    python ablations/design_choices.py            # on the toy, 3 seeds, 24 variants
+    python ablations/design_choices.py            # on the toy, 72 runs, 1 to 2 hours
     python ablations/design_choices.py --family default --only "no preconditioning" --seeds 1
     python ablations/design_choices.py --quick    # seconds, a few variants: shows that it works
     python ablations/design_choices.py --env-id hopper-medium-expert-v2 --eta 5 \

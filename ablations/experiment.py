@@ -156,14 +156,21 @@ def run(title: str, variant: Variant, seed: int, options: Options) -> dict:
     folder = Path(options.out) / f"{words}__{seed}__{options.num_updates}"
     folder = folder.with_name(folder.name + "__quick") if options.quick else folder
     file = folder / "results.json"
-    if file.exists() and (found := json.loads(file.read_text()))["status"] == "finished":
-        return found | {"run_dir": str(folder)}
     given = {name: getattr(options, name) for name in ("env_id", "dataset_path", "num_updates",
         "hidden_dim", "num_eval_episodes", "eta", "device", "compile")}  # fmt: skip
     if on_toy(options):
         given["learning_rate"] = 1e-3  # as on multigoal
-    given |= {"seed": seed, "run_dir": str(folder), "tensorboard": False}
-    given |= {"eval_freq": max(1, options.num_updates // 4)} | variant.changes
+    given |= {"eval_freq": max(1, options.num_updates // 4), "tensorboard": False, "seed": seed}
+    given |= variant.changes
+    if file.exists():
+        found = json.loads(file.read_text())
+        for name in given.keys() - {"dataset_path", "device", "num_eval_episodes"}:
+            if str(given[name]) not in ("None", str(found["args"][name])):  # inf is text there
+                old = f"--{name.replace('_', '-')} {found['args'][name]}"
+                raise ValueError(f"{folder} was run with {old}; remove it or give another --out")
+        if found["status"] in ("finished", "diverged"):
+            return found | {"run_dir": str(folder)}
+    given["run_dir"] = str(folder)
     if (folder / "checkpoint.pt").exists():
         given = {"resume": str(folder), "device": options.device}
     print(f"{folder}:", flush=True)
@@ -171,9 +178,15 @@ def run(title: str, variant: Variant, seed: int, options: Options) -> dict:
         results = gtp_offline.train(gtp_offline.Args(**given))
     if results["status"] == "interrupted":
         raise ValueError(f"{folder} is interrupted; the same command goes on from there")
-    results["variant"] = title  # which tables.py tells from GTP itself
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"variant": title}, indent=1))
-    return results | {"run_dir": str(folder)}
+    about = {"variant": title, "machine": machine(options.device)}  # for tables.py
+    text = json.dumps(json.loads(file.read_text()) | about, indent=1)
+    gtp_offline.write_file(file, text.encode())
+    return results | about | {"run_dir": str(folder)}
+
+
+def machine(device: str) -> str:
+    """What the runs ran on."""
+    return torch.cuda.get_device_name(device) if "cuda" in device else f"{platform.machine()} CPU"
 
 
 def mean_std(values) -> list[float] | None:
@@ -228,11 +241,10 @@ def compare(name: str, options: Options, variants: dict[str, Variant]) -> dict[s
 def write(name: str, options: Options, table: dict) -> None:
     """Write {out}/{name}.json: the table and where it comes from."""
     data = "toy" if on_toy(options) else options.env_id or Path(options.dataset_path).stem
-    machine = torch.cuda.get_device_name() if "cuda" in options.device else platform.machine()
     about = {"ablation": name, "data": data, "dataset_path": options.dataset_path,
         "num_updates": options.num_updates, "hidden_dim": options.hidden_dim, "eta": options.eta,
-        "machine": machine, "torch": torch.__version__, "variants": table}  # fmt: skip
-    text = json.dumps(about, indent=1)
+        "machine": machine(options.device), "torch": torch.__version__}  # fmt: skip
+    text = json.dumps(about | {"variants": table}, indent=1)
     gtp_offline.write_file(Path(options.out) / f"{name}.json", text.encode())
 
 
@@ -289,8 +301,8 @@ def bars(table: dict[str, dict], path: Path, title: str, floor: float | None = N
 
 
 def show(name: str, options: Options, table: dict, title: str, paper: dict | None = None) -> None:
-    """The table on the screen, the bars in {out}/{name}.png."""
-    print_table(table, paper)
+    """The table on the screen, with the paper's column for D4RL's own data only, and the bars."""
+    print_table(table, paper if options.env_id and not options.dataset_path else None)
     path = Path(options.out) / f"{name}.png"
     if next(iter(table.values()))["energy_score"]:
         bars(table, path, title, toy_energy_score() if on_toy(options) else None)

@@ -31,7 +31,7 @@ from pathlib import Path
 import numpy as np
 import paper
 import torch
-from experiment import d4rl_tasks, gtp_offline, main, mean_std
+from experiment import cell, d4rl_tasks, gtp_offline, main, mean_std
 
 TASK = "halfcheetah-medium-expert-v2"
 POLICIES = {  # title, the paper's unless candidates are chosen: script, steps, candidates
@@ -117,10 +117,10 @@ def quartiles(values) -> list[float]:
     return np.percentile(values, [50, 25, 75]).tolist()
 
 
-def summary(times: dict[str, np.ndarray]) -> dict[str, dict]:
-    """{title: row} of times and ratios, the latter per round, and the paper's, None without one."""
+def summary(times: dict[str, np.ndarray], printed: dict[str, str]) -> dict[str, dict]:
+    """{title: row} of times and ratios, the latter per round, and the printed ones or None."""
     base = times[BASE].mean(1)
-    paper_ms = {title: float(text) for title, text in paper.TABLE_6.items()}
+    paper_ms = {title: float(text) for title, text in printed.items()}
     return {
         title: {
             "milliseconds": quartiles(values),
@@ -144,9 +144,7 @@ def print_rows(table: dict[str, dict]) -> None:
         cells = [f"{ms:.2f} ({ends[0]:.2f} to {ends[1]:.2f})", f"{ratio:.2f}"]
         cells += [show(row["paper_milliseconds"]), show(row["paper_ratio"])]
         cells += ["trained" if row["trained"] else "untrained"]
-        cells += [
-            f"{row['score'][0]:.1f} ± {row['score'][1]:.1f}" if row["score"] else "-"
-        ] * scored
+        cells += [cell(row["score"], 1, 1)] * scored
         print(f"| {title} | " + " | ".join(cells) + " |")
 
 
@@ -164,13 +162,14 @@ def draw(table: dict[str, dict], path: Path, title: str) -> None:
         most = max(high[i], row["paper_ratio"] or 0)
         axis.annotate(f"{ms:.2f} ms", (most, i), (8, 0), textcoords="offset points", va="center")
     ratios = [(row["paper_ratio"], i) for i, row in enumerate(rows) if row["paper_ratio"]]
-    axis.plot(*np.array(ratios).T, "kD", ms=5, label="the paper, on its machine")
+    if ratios:
+        axis.plot(*np.array(ratios).T, "kD", ms=5, label="the paper, on its machine")
+        axis.legend(frameon=False, fontsize=8)
     axis.set_yticks(y, [*table])
     axis.invert_yaxis()
     axis.margins(x=0.15)
     axis.set(xlabel=f"time per action, divided by that of {BASE}", title=title)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False, fontsize=8)
     figure.savefig(path)
 
 
@@ -198,7 +197,8 @@ def run(options: Arguments) -> None:
         ]
         scores[title] = mean_std(rows)
     acts = {title: several for title, (several, _) in chosen.items()}
-    table = summary(measure(acts, obs_dim, options.rounds, options.calls))
+    printed = paper.TABLE_6 if options.env_id == TASK else {}
+    table = summary(measure(acts, obs_dim, options.rounds, options.calls), printed)
     for title, (several, is_trained) in chosen.items():
         table[title] |= {"trained": is_trained, "policies": len(several), "score": scores[title]}
     cuda = "cuda" in options.device

@@ -9,7 +9,7 @@ The loss is L_BC + lambda L_Q (Eq. 69): L_BC is Eq. 19 with all weights 1, L_Q =
 (Eq. 74) is not normalised and its gradient goes through the K steps of the sampler. Only
 `actor_loss` of gtp_offline.py is replaced. A run that blows up ends as `diverged`. The toy makes
 that unlikely: all its steps are terminal, so no error of Q outside the data comes back through the
-TD target. It shows where the actions go: linear_q_actions.png has them turned back by pi obs.
+TD target. It shows where the actions go: linear_q_actions.png has them turned back by pi / 2 obs.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def variants(coefficients=Arguments.coefficients) -> dict[str, Variant]:
 
 
 def draw_actions(table: dict[str, dict], steps: list[str], path: Path) -> None:
-    """2,000 actions of every variant's first seed at each K, turned back by pi obs."""
+    """2,000 actions of every variant's first seed at each K, turned back by pi / 2 obs."""
     obs = np.random.default_rng(1).uniform(-1, 1, (2_000, 1)).astype(np.float32)
     modes = TOY_RADIUS * 1j ** np.arange(4)  # to the right of reward 0, then 1 (up), 2 and 3
     figure = Figure((2.3 * len(steps), 2.5 * len(table)), dpi=120, layout="constrained")
@@ -76,7 +76,7 @@ def draw_actions(table: dict[str, dict], steps: list[str], path: Path) -> None:
         for k, axis in zip(steps, panels, strict=False):
             if (Path(row["run_dirs"][0]) / "checkpoint.pt").exists():  # else it diverged before
                 act = gtp_offline.load_policy(row["run_dirs"][0], num_steps=int(k))
-                actions = act(obs).astype(float).view(complex) * np.exp(-1j * np.pi * obs)
+                actions = act(obs).astype(float).view(complex) * np.exp(-0.5j * np.pi * obs)
                 axis.scatter(actions.real, actions.imag, s=1, color="#3b6fb6")
             axis.scatter(modes.real, modes.imag, s=60, facecolors="none", edgecolors="black")
             axis.set(aspect="equal", xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), xticks=[], yticks=[])

@@ -17,19 +17,26 @@ x - t v = phi(x, t, t) ("paper"), or z, whose mean given x_t is the true velocit
 Geng et al. 2025). The right-hand sides bear no gradient. Only `consistency_loss` of gtp_offline.py
 is replaced; the flow loss (Eq. 18) stays: with the paper's v, phi = const would do without it.
 
-Time and peak memory of an update stand beside the scores, measured as update_cost.py says.
+dphi/dt contains the derivative of what the network sees of t: of 250 log t it is 250 / t, of "raw
+times" (--preconditioning none) 1. A run counts as diverged, too, if its actor loss ends, finite,
+beyond --divergence-bound. Time and peak memory of an update are as update_cost.py has them.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import sys
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import torch
 from experiment import Options, Variant, compare, main, prepare, show, write
 from update_cost import costs
+
+from gtp_offline import Args
 
 
 @dataclass
@@ -60,13 +67,21 @@ def consistency_loss(
 
 
 def variants(velocity: str | None = None) -> dict[str, Variant]:
-    """GTP, also with squared error as here, and both identities with one velocity or each."""
-    chosen = {"GTP": Variant(), "GTP, squared error": Variant({"consistency_loss": "squared"})}
+    """GTP and both identities, with one velocity or each; all also with raw times."""
+    chosen = {"GTP": Variant()}
     for v in [velocity] if velocity else ["paper", "noise"]:
         for form in ("Eq. 31 as printed", "non-singular"):
             loss = partial(consistency_loss, printed="printed" in form, velocity=v)
             chosen[f"{form}, v: {v}"] = Variant(replaced={"consistency_loss": loss})
-    return chosen
+    raw = {"preconditioning": "none"}
+    return chosen | {f"{k}, raw times": Variant(raw, v.replaced) for k, v in chosen.items()}
+
+
+def outcome(run_dir: str, status: str) -> str:
+    """The status of a run, `diverged` also where its last actor loss is out of all bounds."""
+    losses = json.loads((Path(run_dir) / "results.json").read_text())["losses"]
+    beyond = [not (row["actor"] or math.inf) < Args.divergence_bound for row in losses[-1:]]
+    return "diverged" if any(beyond) else status
 
 
 def run(options: Arguments) -> None:
@@ -75,12 +90,13 @@ def run(options: Arguments) -> None:
     chosen = variants(options.identity_velocity)
     table = compare("meanflow", options, chosen)
     cost = costs({k: chosen[k] for k in table}, options.device, 3 if options.quick else 30)
-    table = {title: row | {"cost": cost[title]} for title, row in table.items()}
+    for title, row in table.items():
+        row["cost"] = cost[title]
+        row["statuses"] = [*map(outcome, row["run_dirs"], row["statuses"])]
+        words = "{milliseconds:.1f} ms ({ratio:.2f} of the first), peak {megabytes:.2f} MB"
+        print(f"{title}: {words.format(**row['cost'])} an update")
     write("meanflow", options, table)
     show("meanflow", options, table, "The identity in place of consistency")
-    for title, row in cost.items():
-        words = "{milliseconds:.1f} ms ({ratio:.2f} of the first), peak {megabytes:.2f} MB"
-        print(f"{title}: {words.format(**row)} an update")
 
 
 if __name__ == "__main__":

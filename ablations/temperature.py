@@ -8,11 +8,13 @@
 The paper says "clipped" without a value. A clip decides what a large eta means: at the default 100
 all advantages beyond ln(100) / eta standard deviations weigh the same, 0.92 at eta = 5. On the toy
 the advantages are -1, 0, 1 and 2 standard deviations, so the masses that the weights give its modes
-are known, and the trained ones are compared with them; also the energy score on the behaviour's
-held-out actions, which must grow with eta as the policy leaves the behaviour. There, the gradient
-norm is clipped as Table 4 has it for the figure's task: weights without a clip reach millions in
-the first updates, when the critic knows nothing, and would fill Adam's second moments for thousands
-of updates in which the policy hardly learns.
+are known, and the trained ones, of what lies on a mode, are compared with them. So is the energy
+score on the behaviour's held-out actions; it is no measure of quality here, because a policy that
+leaves the behaviour must have a higher one.
+
+On the toy, gradient norms are clipped as Table 4 has it for the figure's task: weights without a
+clip reach millions in the first updates, when the critic knows nothing, and would fill Adam's
+second moments for thousands of updates in which the policy hardly learns.
 """
 
 from __future__ import annotations

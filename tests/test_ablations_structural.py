@@ -124,7 +124,18 @@ def test_the_solver_s_loss_vanishes_at_the_exact_map_and_the_score_approximation
     obs, actions, noise, t, u, s, weights = make_batch()
     actor, s = GaussianActor(), s + 0.1
     t, u = s + 0.2, s + 0.1
-    given = (actor, actor, obs, actions, noise, t, u, s, weights, arguments(consistency_loss="squared"))
+    given = (
+        actor,
+        actor,
+        obs,
+        actions,
+        noise,
+        t,
+        u,
+        s,
+        weights,
+        arguments(consistency_loss="squared"),
+    )
     assert ode_solver.consistency_loss(*given, num_steps=100, heun=True) < 1e-6
     assert gtp.consistency_loss(*given) > 1e-2
 
