@@ -184,7 +184,7 @@ class EnsembleLinear(nn.Module):
 
 
 class Mish(nn.Module):
-    """x tanh(softplus(x)) = x m / (m + 1) with m = e^x + e^2x / 2, exact in float32."""
+    """x tanh(softplus(x)) = x m / (m + 1) with m = e^x + e^2x / 2, exact but for rounding."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.is_cuda or x.numel() < 4096:

@@ -72,7 +72,8 @@ def variants(options: Arguments) -> dict[str, Variant]:
         for eta in sorted(options.etas):
             words = f", clip {clip:g}" if math.isfinite(clip) else ", no clip"
             title = f"eta = {eta:g}" + words * (eta > 0)
-            found[title] = Variant(changes | {"eta": eta, "max_weight": clip})
+            weights = {"eta": eta} | ({"max_weight": clip} if eta else {})
+            found[title] = Variant(changes | weights)
     return found
 
 
@@ -129,15 +130,17 @@ def draw(table: dict[str, dict], path: Path, title: str) -> None:
     ]  # fmt: skip
     panels = [panel for panel in panels if any(panel[2](row) for row in table.values())]
     ticks = sorted({row["eta"] for row in table.values()})
-    clips = sorted({row["clip"] for row in table.values() if row["eta"] > 0} or {math.inf})
+    clips = {row["clip"] for row in table.values() if row["eta"] > 0} or {None}
+    clips = sorted(clips, key=lambda clip: math.inf if clip is None else clip)
     figure = Figure(figsize=(5 * len(panels), 3.8), dpi=120, layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, (name, scale, find, exactly) in zip(axes, panels, strict=True):
         for i, clip in enumerate(clips):
-            label = f"clip {clip:g}" if math.isfinite(clip) else "no clip"
+            label = "no clip" if clip is None else f"clip {clip:g}"
             color, fine = f"C{i}", np.linspace(ticks[0], ticks[-1], 400)
             if toy:
-                exact = [scale * exactly(toy_weighted_masses(eta, clip)) for eta in fine]
+                limit = math.inf if clip is None else clip
+                exact = [scale * exactly(toy_weighted_masses(eta, limit)) for eta in fine]
                 axis.plot(fine, exact, color=color, lw=1.2, label=f"{label}, exact")
             rows = [row for row in table.values() if row["eta"] == 0 or row["clip"] == clip]
             rows = sorted((row for row in rows if find(row)), key=lambda row: row["eta"])
@@ -165,11 +168,14 @@ def run(options: Arguments) -> None:
     swept = (2.0, 20.0) if options.quick else ETAS
     options.etas = options.etas or ((0.0, *swept) if on_toy(options) else swept)
     chosen = variants(options)
+    for variant in chosen.values():  # refuses a bad eta or clip before the first run
+        gtp_offline.resolve_args(gtp_offline.Args(dataset_path="-", **variant.changes))
     table = compare("temperature", options, chosen)
     for title, row in table.items():
-        row |= {"eta": chosen[title].changes["eta"], "clip": chosen[title].changes["max_weight"]}
+        clip = chosen[title].changes.get("max_weight", math.inf)
+        row |= {"eta": chosen[title].changes["eta"], "clip": clip if math.isfinite(clip) else None}
         if on_toy(options):
-            masses = toy_weighted_masses(row["eta"], row["clip"])
+            masses = toy_weighted_masses(row["eta"], clip)
             row["best_mode"] = mean_std([best_mode_mass(folder) for folder in row["run_dirs"]])
             row["exact"] = {
                 "masses": masses.tolist(),

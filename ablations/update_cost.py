@@ -84,9 +84,9 @@ def costs(variants: dict[str, Variant], device: str = "cpu", rounds: int = 30) -
     times = [[update(v) for v in variants.values()] for _ in range(rounds)]
     return {
         title: {
-            "milliseconds": 1e3 * statistics.median(row[i] for row in times),
-            "ratio": statistics.median(row[i] / row[0] for row in times),
-            "megabytes": peak_megabytes(partial(update, variant), device),
+            "milliseconds": round(1e3 * statistics.median(row[i] for row in times), 2),
+            "ratio": round(statistics.median(row[i] / row[0] for row in times), 3),
+            "megabytes": round(peak_megabytes(partial(update, variant), device), 2),
         }
         for i, (title, variant) in enumerate(variants.items())
     }
@@ -106,8 +106,7 @@ def run(options: Arguments) -> None:
     (Path(options.out) / "update_cost.json").write_text(json.dumps(about, indent=1))
     print("| | ms/update | ratio | peak MB |\n|---|---|---|---|")
     for title, row in table.items():
-        print(f"| {title} | {row['milliseconds']:.1f} | {row['ratio']:.2f} |", end=" ")
-        print(f"{row['megabytes']:.2f} |")
+        print(f"| {title} | {row['milliseconds']} | {row['ratio']} | {row['megabytes']} |")
     hours = {k: float(v) for k, v in TABLE_3_HOURS.items() if v != "Diverged"}
     print("the paper's hours, ratio:", {k: round(v / hours["GTP"], 2) for k, v in hours.items()})
 

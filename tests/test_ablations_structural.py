@@ -337,7 +337,7 @@ def call(name, *argv):
     [
         ("ode_solver", "Heun, 3 steps, u"),
         ("shortcut", "averaged"),
-        ("meanflow", "singular, v: noise"),
+        ("meanflow", "singular, v: noise, raw"),
     ],
 )
 def test_quick_run(name, only, tmp_path, capsys):
@@ -359,6 +359,21 @@ def test_a_run_that_diverges_is_a_row_of_the_table(tmp_path, capsys):
     assert statuses == {"GTP": ["finished"], "linear Q, lambda = 1e+30": ["diverged"]}
     assert (tmp_path / "linear_q_actions.png").stat().st_size > 10_000
     assert "| diverged |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ([], "finished"),
+        ([1e7, 5.0], "finished"),
+        ([5.0, 2e6], "diverged"),
+        ([5.0, None], "diverged"),
+    ],
+)
+def test_an_actor_loss_that_ends_out_of_bounds_is_a_divergence(losses, expected, tmp_path):
+    text = json.dumps({"losses": [{"actor": loss} for loss in losses]})  # NaN is written as null
+    (tmp_path / "results.json").write_text(text)
+    assert meanflow.outcome(str(tmp_path), "finished") == expected
 
 
 def test_update_cost_sees_the_graph_of_the_sampler():

@@ -80,13 +80,15 @@ def sweep(**changes):
 
 def test_every_eta_meets_every_clip_and_no_weights_meet_none():
     variants = temperature.variants(sweep())
-    pairs = [(v.changes["eta"], v.changes["max_weight"]) for v in variants.values()]
-    assert [*variants][:2] == ["eta = 0", "eta = 1, clip 100"] and len(pairs) == 5
+    pairs = [(v.changes["eta"], v.changes.get("max_weight")) for v in variants.values()]
+    assert [*variants][:2] == ["eta = 0", "eta = 1, clip 100"]
+    assert pairs[0] == (0, None) and len(pairs) == 5
     assert {*pairs[1:]} == {(eta, clip) for eta in (1.0, 5.0) for clip in (100.0, math.inf)}
 
 
 def test_only_the_toy_has_settings_of_its_own():
-    off = temperature.variants(sweep(env_id="hopper-medium-expert-v2", dataset_path=None))
+    off = sweep(env_id="hopper-medium-expert-v2", dataset_path=None, etas=(1.0, 5.0))
+    off = temperature.variants(off)
     assert all({*v.changes} == {"eta", "max_weight"} for v in off.values())
     on = temperature.variants(sweep())
     norm = gtp.resolve_args(gtp.Args(env_id="hopper-medium-expert-v2")).grad_norm
@@ -110,6 +112,7 @@ def test_temperature_quick(tmp_path, capsys):
     assert call(temperature, *argv) == 0
     table = json.loads((tmp_path / "temperature.json").read_text())["variants"]
     assert [*table] == ["eta = 0", "eta = 1, clip 2", "eta = 1, no clip"]
+    assert [row["clip"] for row in table.values()] == [None, 2, None]  # JSON has no infinity
     exact = experiment.toy_weighted_masses(1.0, 2.0)
     assert table["eta = 1, clip 2"]["exact"]["masses"] == pytest.approx(exact)
     for row in table.values():
