@@ -541,7 +541,7 @@ def load_policy(checkpoint, **changes):
     state = load_checkpoint(Path(checkpoint))
     args = replace(Args(**state["results"]["args"]), **{"device": "cpu"} | changes)
     nets = make_networks(args, *state["dims"]).to(args.device)
-    nets.load_state_dict(state["nets"])
+    nets.load_state_dict({k: v for k, v in state["nets"].items() if k.split(".")[0] in nets})
     return make_act(nets, args, args.seed)
 
 

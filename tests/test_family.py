@@ -224,6 +224,13 @@ def test_plain_cloning_builds_and_trains_no_critic(script, short, tmp_path):
     assert "critic" in script.make_networks(choosing, 3, 2)
 
 
+@pytest.mark.parametrize("script", [gtp, dql, cac])
+def test_a_clone_with_a_choosing_critic_acts_without_it_too(script, short, tmp_path):
+    script.train(short(script, "run", eta=0.0, num_candidates=3))
+    act = script.load_policy(tmp_path / "run", num_candidates=1)
+    assert act(np.zeros(3)).shape == (2,) and act.args.num_candidates == 1
+
+
 @pytest.mark.parametrize("script", OTHERS)
 @pytest.mark.parametrize("bad", [dict(num_steps=0), dict(learning_rate=math.nan), dict(tau=2.0)])
 def test_bad_values_are_refused_by_name(script, bad, short):
