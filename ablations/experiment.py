@@ -217,10 +217,8 @@ def summary(runs: list[dict], toy: bool) -> dict:
         ]
         found = [(k, toy_metrics(act)) for k, act in acts]
         row["off_mode"] = {k: mean_std([m["off_mode"] for j, m in found if j == k]) for k in steps}
-        row["masses"] = {
-            k: np.mean([m["masses"] for j, m in found if j == k] or [[None] * 4], 0).tolist()
-            for k in steps
-        }
+        masses = {k: [m["masses"] for j, m in found if j == k] for k in steps}
+        row["masses"] = {k: np.mean(m, 0).tolist() if m else None for k, m in masses.items()}
     return row
 
 

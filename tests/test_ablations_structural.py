@@ -406,3 +406,11 @@ def test_whole_quick_run(name, tmp_path):
     assert call(name, "--quick", "--out", tmp_path) == 0
     variants = json.loads((tmp_path / f"{name}.json").read_text())["variants"]
     assert len(variants) >= 4
+
+
+def test_a_run_that_diverges_before_its_first_checkpoint_has_a_summary(tmp_path):
+    last = {"energy_score_by_steps": {"1": 0.5}, "normalized_score": None}
+    run = {"last": last, "seed": 0, "status": "diverged", "updates_per_second": 100.0}
+    row = experiment.summary([run | {"run_dir": str(tmp_path)}], toy=True)
+    assert row["masses"] == {"1": None} and row["off_mode"] == {"1": None}
+    assert row["energy_score"] == {"1": [0.5, 0.0]}
