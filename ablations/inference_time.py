@@ -10,7 +10,7 @@ the scripts. Time does not depend on the weights: they are untrained unless --ch
 runs of gtp_offline.py (gtp_bc.py has the same actor), diffusion_ql.py and consistency_ac.py on the
 task, whose policies are then also played in 100 episodes. All policies act in turn, round after
 round, so that a busy machine slows all alike; a ratio is to the diffusion policy in the same round,
-because milliseconds depend on the machine; the paper's was an RTX 4090 (C.1). Wall time, median, quartiles.
+because milliseconds depend on the machine, the paper's an RTX 4090 (C.1). Wall times: quartiles.
 
 The published code of the two baselines chooses among 50 candidates by its critic whenever it acts
 in an evaluation. The paper does not say whether its times include that, so each baseline has a row
