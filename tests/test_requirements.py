@@ -1,14 +1,17 @@
-"""What is written down twice agrees: requirements, commands in the README, sizes."""
+"""What is written down twice agrees: requirements, commands in the READMEs, sizes."""
 
 import ast
 import importlib
 import re
 import shlex
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import tyro
 from conftest import ROOT
+
+import d4rl_tasks
 
 SCRIPTS = [
     name
@@ -55,18 +58,15 @@ def test_the_excluded_versions_stay_excluded():
     assert {"mujoco>=3.2,<4", "gymnasium[mujoco]>=1.0,<2"} <= set(listed)
 
 
-def readme_commands():
+def commands_in(text):
     """(script, arguments) of every `python X.py ...` and `uv run X.py ...` in code blocks and code
-    spans of the README."""
-    path = ROOT / "README.md"
-    if not path.exists():
-        return []
-    text = path.read_text()
-    blocks = re.findall(r"(?ms)^```\w*\n(.*?)^```", text)
-    spans = re.findall(r"`([^`\n]+)`", re.sub(r"(?ms)^```.*?^```", "", text))
+    spans of Markdown, and in indented lines of a docstring."""
+    text = text.replace("$seed", "0")
+    blocks = re.findall(r"(?ms)^```\w*\n(.*?)^```", text) + re.findall(r"(?m)^    python .*$", text)
+    spans = re.findall(r"`([^`]+)`", re.sub(r"(?ms)^```.*?^```", "", text))
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     found = []
-    for line in lines + spans:
+    for line in lines + [span.replace("\n", " ") for span in spans]:
         for command in re.split(r"&&|;|\|", line):
             words = shlex.split(command, comments=True)
             position = [n for n, word in enumerate(words) if word.endswith(".py")]
@@ -76,19 +76,45 @@ def readme_commands():
     return found
 
 
-COMMANDS = readme_commands()
+def docstring(path):
+    """With its continued lines joined, indented as the first of them."""
+    return re.sub(r"\\\n\s*", " ", ast.get_docstring(ast.parse(path.read_text())) or "")
 
 
-@pytest.mark.parametrize(("script", "arguments"), COMMANDS, ids=lambda v: " ".join([*v])[:60])
-def test_a_command_of_the_readme_parses(script, arguments):
-    """The file exists; an algorithm script accepts the arguments, and the tasks in them exist."""
+COMMANDS = [
+    command
+    for path in (ROOT / "README.md", ROOT / "ablations/README.md")
+    if path.exists()
+    for command in commands_in(path.read_text())
+]
+COMMANDS += [c for path in ROOT.glob("ablations/*.py") for c in commands_in(docstring(path))]
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments"), COMMANDS, ids=lambda v: v if isinstance(v, str) else " ".join(v)
+)
+def test_a_printed_command_parses(script, arguments, monkeypatch):
+    """The file exists; a script accepts the arguments, and the tasks in them exist."""
     assert (ROOT / script).is_file()
-    if script not in SCRIPTS or "--help" in arguments:
+    if "--help" in arguments:
         return
-    module = importlib.import_module(script.removesuffix(".py"))
-    args = tyro.cli(module.Args, args=arguments)
-    if args.resume is None:
-        module.resolve_args(replace(args, device="cpu"))
+    if script in SCRIPTS:
+        module = importlib.import_module(script.removesuffix(".py"))
+        args = tyro.cli(module.Args, args=arguments)
+        if args.resume is None:
+            module.resolve_args(replace(args, device="cpu"))
+    elif script.startswith("ablations/"):
+        monkeypatch.syspath_prepend(ROOT / "ablations")
+        module = importlib.import_module(Path(script).stem)
+        args = tyro.cli(getattr(module, "Arguments", None) or module.Options, args=arguments)
+        if task := getattr(args, "env_id", None):
+            d4rl_tasks.check_env_id(task)
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("ablations/*.py")), ids=lambda path: path.name)
+def test_every_ablation_is_in_its_readme(path):
+    if path.name not in ("experiment.py", "paper.py"):
+        assert f"ablations/{path.name}`" in (ROOT / "ablations/README.md").read_text()
 
 
 def test_the_readme_has_commands():
