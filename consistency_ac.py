@@ -172,6 +172,8 @@ def resolve_args(args: Args) -> Args:
     args.eval_freq = args.eval_freq or max(1, args.num_updates // 20)
     if args.device != "cpu" and not (torch.cuda.is_available() and args.device.startswith("cuda")):
         raise ValueError(f"--device {args.device} is not to be had on this machine; give cpu")
+    if args.compile and torch.__version__ < "2.11":
+        raise ValueError(f"--compile needs PyTorch 2.11 or newer, this is {torch.__version__}")
     return args
 
 
@@ -214,20 +216,19 @@ def mlp(in_dim: int, hidden_dim: int, out_dim: int, linear=nn.Linear) -> nn.Sequ
 
 def gradient_step(optimizer, network, loss, grad_norm: float) -> torch.Tensor:
     """One step down the loss; the gradient is clipped to grad_norm (0: not) -> its norm before."""
-    parameters = [*network.parameters()]
-    grads = torch.autograd.grad(loss, parameters)
+    params = [*network.parameters()]
+    grads = torch.autograd.grad(loss, params)
     norm = torch.stack(torch._foreach_norm(grads)).norm()
     grads = torch._foreach_mul(grads, ((grad_norm or math.inf) / (norm + 1e-6)).clamp(max=1))
     if torch.compiler.is_compiling():  # the formula alone: step() would break the graph
-        state, lr = [optimizer.state[p] for p in parameters], optimizer.defaults["lr"]
+        state, lr = [optimizer.state[p] for p in params], optimizer.defaults["lr"]
         m, v, steps = ([s[k] for s in state] for k in ("exp_avg", "exp_avg_sq", "step"))
-        own = dict(beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0, amsgrad=False, maximize=False)
+        kw = dict(beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0, amsgrad=False, maximize=False)
         with torch.no_grad():
-            exact = [step.double() for step in steps]
-            adam(parameters, grads, m, v, [], exact, lr=lr, capturable=True, **own)
+            adam(params, grads, m, v, [], [n.double() for n in steps], lr=lr, capturable=True, **kw)
             torch._foreach_add_(steps, 1)
     else:
-        for parameter, grad in zip(parameters, grads, strict=True):
+        for parameter, grad in zip(params, grads, strict=True):
             parameter.grad = grad
         optimizer.step()
     return norm
@@ -463,9 +464,7 @@ def load_transitions(path, max_episode_steps: int | None = None) -> dict[str, np
     shapes, count = {k: v.shape for k, v in arrays.items()}, len(arrays["observations"])
     for key, array in arrays.items():
         if array.ndim != ranks[key] or len(array) != count or not array.size:
-            raise ValueError(
-                f"dataset {path}: {key} must have a row per step, two at least: {shapes}"
-            )
+            raise ValueError(f"dataset {path}: {key} needs a row per step, two at least: {shapes}")
         if not np.isfinite(array).all():
             raise ValueError(f"dataset {path}: {key} has NaN or infinity; remove those rows")
     if (largest := np.abs(arrays["actions"]).max()) > 1 + 1e-3:
@@ -524,7 +523,8 @@ def make_act(nets, args: Args, seed: int):
         noise = torch.randn(n, len(batch), nets["actor"].noise_dim, generator=generator)
         given = batch, noise.to(args.device)
         if batch.is_cuda and len(batch) == 1 and not graphed:
-            graphed.append(torch.cuda.make_graphed_callables(propose, given))
+            with torch.cuda.device(batch.device):
+                graphed.append(torch.cuda.make_graphed_callables(propose, given))
         call = graphed[0] if batch.is_cuda and len(batch) == 1 else propose
         actions, q = (value.cpu() for value in call(*given))
         if n > 1:  # one of them by softmax of the smaller target Q, as in the baselines' code
@@ -603,6 +603,15 @@ def load_policy(checkpoint, **changes):
     return make_act(nets, args, args.seed)
 
 
+def compiled_update(data: dict, optimizers: dict, args: Args):
+    """update_networks as one graph; CUDA graphs read data and Adam's averages where they are."""
+    torch._dynamo.config.trace_autograd_ops = True  # autograd.grad inside the graph
+    states = [s for part in optimizers.values() for s in getattr(part, "state", {}).values()]
+    for tensor in [value for tensors in [data, *states] for value in tensors.values()]:
+        torch._dynamo.mark_static_address(tensor)
+    return torch.compile(update_networks, mode="reduce-overhead" if args.cuda_graphs else None)
+
+
 def train(args: Args) -> dict:
     """Train -> what results.json holds. Bad input raises, with an exit_code, before training."""
     exit_code, script, state = 2, Path(__file__).stem, None
@@ -656,12 +665,7 @@ def train(args: Args) -> dict:
         text = json.dumps(results, indent=1).replace(": Infinity", ': "inf"')
         write_file(run_dir / "results.json", text.replace(": NaN", ": null").encode())
 
-    step = later = update_networks
-    if args.compile:  # from the second update on, when Adam's averages exist
-        torch._dynamo.config.trace_autograd_ops = True  # autograd.grad inside the compiled update
-        later = torch.compile(step, mode="reduce-overhead" if args.cuda_graphs else None)
-        for value in data.values():  # CUDA graphs read it where it is
-            torch._dynamo.mark_static_address(value)
+    step = update_networks
     write_results()
     bar = tqdm.trange(since + 1, args.num_updates + 1, initial=since, total=args.num_updates)
     with contextlib.ExitStack() as stack:
@@ -675,8 +679,9 @@ def train(args: Args) -> dict:
             log = stack.enter_context(tensorboard.SummaryWriter(run_dir, purge_step=since + 1))
         for update in bar:
             started, last, stop = time.perf_counter(), update == args.num_updates, bool(caught)
-            inputs = draw_inputs(update - 1, data, generator, args)
-            metrics, step = step(nets, parts, data, inputs, args), later
+            metrics = step(nets, parts, data, draw_inputs(update - 1, data, generator, args), args)
+            if args.compile and step is update_networks:  # Adam's averages exist from here on
+                step = compiled_update(data, parts, args)
             sums = torch._foreach_add([*metrics.values()], sums or 0)
             results["update"], scalars = update, {}
             due = last or update % args.eval_freq == 0
@@ -709,7 +714,7 @@ def train(args: Args) -> dict:
                 save_checkpoint(run_dir / "checkpoint.pt", state)
             if stop and not last:
                 results["status"] = "interrupted"
-                bar.write(f"interrupted; go on with: python {__file__} --resume {run_dir}")
+                bar.write(f"interrupted; go on with: python {sys.argv[0]} --resume {run_dir}")
                 break
         else:
             results["status"] = "finished"

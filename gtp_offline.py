@@ -18,8 +18,7 @@ x_t = a + t z with z ~ N(0, I), and 0 < sigma_min <= s <= u <= t <= sigma_max.
     t, u, s               t > u > tau (the paper's tau is `s`; `tau` is the Polyak rate)
     actor_ema, critic, critic_target      theta^-, varphi, varphi^-     num_steps      K (or T)
 
-(D1) to (D12) in Args mark differences from the paper's letter; --literal undoes them and takes,
-where the paper gives nothing (*), what the code of Diffusion-QL and Consistency-RL does.
+(Dn) in Args: differs from the paper's letter; --literal restores it, (*) with the baselines' code.
 """
 
 import contextlib
@@ -119,9 +118,8 @@ DIFFERENCES = dict(  # the default and, with --literal, the paper's letter
     t_sampling=("lognormal", "uniform"), sampler_end=("sigma-min", "zero"), sigma_max=(5.0, 80.0),
     eval_actor=("ema", "online"), max_weight=(100.0, math.inf), lambda_flow=(10.0, 1.0),
     num_holdout=(2000, 0))  # fmt: skip
-# Table 4. Last three rows: not in the paper; norm and backup are Diffusion-QL's, eta by analogy
 TASK_FIELDS = ("learning_rate", "eta", "grad_norm", "max_q_backup")
-TASKS = {
+TASKS = {  # Table 4; last three: not in the paper, Diffusion-QL's norm and backup, eta by analogy
     "halfcheetah-medium": (3e-4, 5, 9, False), "halfcheetah-medium-replay": (3e-4, 5, 2, False),
     "halfcheetah-medium-expert": (3e-4, 5, 7, False), "hopper-medium": (3e-4, 1, 9, False),
     "hopper-medium-replay": (3e-4, 5, 4, False), "hopper-medium-expert": (3e-4, 5, 5, False),
@@ -160,6 +158,8 @@ def resolve_args(args: Args) -> Args:
     args.eval_freq = args.eval_freq or max(1, args.num_updates // 20)
     if args.device != "cpu" and not (torch.cuda.is_available() and args.device.startswith("cuda")):
         raise ValueError(f"--device {args.device} is not to be had on this machine; give cpu")
+    if args.compile and torch.__version__ < "2.11":
+        raise ValueError(f"--compile needs PyTorch 2.11 or newer, this is {torch.__version__}")
     return args
 
 
@@ -202,20 +202,19 @@ def mlp(in_dim: int, hidden_dim: int, out_dim: int, linear=nn.Linear) -> nn.Sequ
 
 def gradient_step(optimizer, network, loss, grad_norm: float) -> torch.Tensor:
     """One step down the loss; the gradient is clipped to grad_norm (0: not) -> its norm before."""
-    parameters = [*network.parameters()]
-    grads = torch.autograd.grad(loss, parameters)
+    params = [*network.parameters()]
+    grads = torch.autograd.grad(loss, params)
     norm = torch.stack(torch._foreach_norm(grads)).norm()
     grads = torch._foreach_mul(grads, ((grad_norm or math.inf) / (norm + 1e-6)).clamp(max=1))
     if torch.compiler.is_compiling():  # the formula alone: step() would break the graph
-        state, lr = [optimizer.state[p] for p in parameters], optimizer.defaults["lr"]
+        state, lr = [optimizer.state[p] for p in params], optimizer.defaults["lr"]
         m, v, steps = ([s[k] for s in state] for k in ("exp_avg", "exp_avg_sq", "step"))
-        own = dict(beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0, amsgrad=False, maximize=False)
+        kw = dict(beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0, amsgrad=False, maximize=False)
         with torch.no_grad():
-            exact = [step.double() for step in steps]
-            adam(parameters, grads, m, v, [], exact, lr=lr, capturable=True, **own)
+            adam(params, grads, m, v, [], [n.double() for n in steps], lr=lr, capturable=True, **kw)
             torch._foreach_add_(steps, 1)
     else:
-        for parameter, grad in zip(parameters, grads, strict=True):
+        for parameter, grad in zip(params, grads, strict=True):
             parameter.grad = grad
         optimizer.step()
     return norm
@@ -289,9 +288,8 @@ def sample_times(uniform, grid, t_cdf, args: Args):
     i = torch.searchsorted(t_cdf, uniform[:, 0].contiguous(), right=True) + 1
     below = i - 1 if args.strict_s else i  # s is one of the first `below` points
     j = torch.minimum((uniform[:, 1] * below).long(), below - 1)
-    m = i - 1
-    if args.u_sampling == "uniform":  # u is one of the points between s and t
-        m = torch.minimum(j + 1 + (uniform[:, 2] * (m - j)).long(), m)
+    between = torch.minimum(j + 1 + (uniform[:, 2] * (i - 1 - j)).long(), i - 1)  # above s, below t
+    m = between if args.u_sampling == "uniform" else i - 1
     return grid[i, None], grid[m, None], grid[j, None]
 
 
@@ -421,9 +419,8 @@ def update_networks(nets, optimizers, data, inputs, args: Args) -> dict[str, tor
         q = critic(obs, actions).amin(0).detach()
         if args.value == "learned":
             value = nets["value"](obs).squeeze(1)
-            loss = (value - q).square().mean()
+            metrics["value"] = loss = (value - q).square().mean()
             gradient_step(optimizers["value"], nets["value"], loss, args.grad_norm)
-            metrics["value"] = loss
         else:
             policy = sample_actions(nets["actor_ema"], obs, value_noise, times)
             value = critic(obs, policy).amin(0).mean(0)
@@ -435,8 +432,7 @@ def update_networks(nets, optimizers, data, inputs, args: Args) -> dict[str, tor
     with torch.no_grad():  # line 9
         for pair in (("actor_ema", "actor"), ("critic_target", "critic")):
             if pair[1] in nets:
-                average, source = ([*nets[name].parameters()] for name in pair)
-                torch._foreach_lerp_(average, source, args.tau)
+                torch._foreach_lerp_(*([*nets[name].parameters()] for name in pair), args.tau)
     return {k: v.detach() for k, v in (metrics | terms | {"actor_grad_norm": norm}).items()}
 
 
@@ -468,9 +464,7 @@ def load_transitions(path, max_episode_steps: int | None = None) -> dict[str, np
     shapes, count = {k: v.shape for k, v in arrays.items()}, len(arrays["observations"])
     for key, array in arrays.items():
         if array.ndim != ranks[key] or len(array) != count or not array.size:
-            raise ValueError(
-                f"dataset {path}: {key} must have a row per step, two at least: {shapes}"
-            )
+            raise ValueError(f"dataset {path}: {key} needs a row per step, two at least: {shapes}")
         if not np.isfinite(array).all():
             raise ValueError(f"dataset {path}: {key} has NaN or infinity; remove those rows")
     if (largest := np.abs(arrays["actions"]).max()) > 1 + 1e-3:
@@ -529,7 +523,8 @@ def make_act(nets, args: Args, seed: int):
         noise = torch.randn(n, len(batch), nets["actor"].noise_dim, generator=generator)
         given = batch, noise.to(args.device)
         if batch.is_cuda and len(batch) == 1 and not graphed:
-            graphed.append(torch.cuda.make_graphed_callables(propose, given))
+            with torch.cuda.device(batch.device):
+                graphed.append(torch.cuda.make_graphed_callables(propose, given))
         call = graphed[0] if batch.is_cuda and len(batch) == 1 else propose
         actions, q = (value.cpu() for value in call(*given))
         if n > 1:  # one of them by softmax of the smaller target Q, as in the baselines' code
@@ -608,6 +603,15 @@ def load_policy(checkpoint, **changes):
     return make_act(nets, args, args.seed)
 
 
+def compiled_update(data: dict, optimizers: dict, args: Args):
+    """update_networks as one graph; CUDA graphs read data and Adam's averages where they are."""
+    torch._dynamo.config.trace_autograd_ops = True  # autograd.grad inside the graph
+    states = [s for part in optimizers.values() for s in getattr(part, "state", {}).values()]
+    for tensor in [value for tensors in [data, *states] for value in tensors.values()]:
+        torch._dynamo.mark_static_address(tensor)
+    return torch.compile(update_networks, mode="reduce-overhead" if args.cuda_graphs else None)
+
+
 def train(args: Args) -> dict:
     """Train -> what results.json holds. Bad input raises, with an exit_code, before training."""
     exit_code, script, state = 2, Path(__file__).stem, None
@@ -661,12 +665,7 @@ def train(args: Args) -> dict:
         text = json.dumps(results, indent=1).replace(": Infinity", ': "inf"')
         write_file(run_dir / "results.json", text.replace(": NaN", ": null").encode())
 
-    step = later = update_networks
-    if args.compile:  # from the second update on, when Adam's averages exist
-        torch._dynamo.config.trace_autograd_ops = True  # autograd.grad inside the compiled update
-        later = torch.compile(step, mode="reduce-overhead" if args.cuda_graphs else None)
-        for value in data.values():  # CUDA graphs read it where it is
-            torch._dynamo.mark_static_address(value)
+    step = update_networks
     write_results()
     bar = tqdm.trange(since + 1, args.num_updates + 1, initial=since, total=args.num_updates)
     with contextlib.ExitStack() as stack:
@@ -680,8 +679,9 @@ def train(args: Args) -> dict:
             log = stack.enter_context(tensorboard.SummaryWriter(run_dir, purge_step=since + 1))
         for update in bar:
             started, last, stop = time.perf_counter(), update == args.num_updates, bool(caught)
-            inputs = draw_inputs(update - 1, data, generator, args)
-            metrics, step = step(nets, parts, data, inputs, args), later
+            metrics = step(nets, parts, data, draw_inputs(update - 1, data, generator, args), args)
+            if args.compile and step is update_networks:  # Adam's averages exist from here on
+                step = compiled_update(data, parts, args)
             sums = torch._foreach_add([*metrics.values()], sums or 0)
             results["update"], scalars = update, {}
             due = last or update % args.eval_freq == 0
@@ -714,7 +714,7 @@ def train(args: Args) -> dict:
                 save_checkpoint(run_dir / "checkpoint.pt", state)
             if stop and not last:
                 results["status"] = "interrupted"
-                bar.write(f"interrupted; go on with: python {__file__} --resume {run_dir}")
+                bar.write(f"interrupted; go on with: python {sys.argv[0]} --resume {run_dir}")
                 break
         else:
             results["status"] = "finished"

@@ -154,14 +154,13 @@ def contestant(module, args, data, dims):
         for name, rate in rates.items()
         if name in nets
     }
-    compiled = module.update_networks
-    if args.compile:
-        torch._dynamo.config.trace_autograd_ops = True
-        compiled = torch.compile(compiled, mode="reduce-overhead" if args.cuda_graphs else None)
+    step = module.update_networks
 
     def update(k):
-        step = compiled if k else module.update_networks  # as in train: the first one is eager
-        return step(nets, optimizers, data, module.draw_inputs(k, data, generator, args), args)
+        nonlocal step
+        step(nets, optimizers, data, module.draw_inputs(k, data, generator, args), args)
+        if args.compile and step is module.update_networks:  # as in train
+            step = module.compiled_update(data, optimizers, args)
 
     return update
 
