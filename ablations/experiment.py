@@ -9,12 +9,14 @@ and goes on with interrupted ones.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
 import platform
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -164,16 +166,24 @@ def run(title: str, variant: Variant, seed: int, options: Options) -> dict:
     given |= variant.changes
     if file.exists():
         found = json.loads(file.read_text())
-        for name in given.keys() - {"dataset_path", "device", "num_eval_episodes"}:
-            if str(given[name]) not in ("None", str(found["args"][name])):  # inf is text there
-                old = f"--{name.replace('_', '-')} {found['args'][name]}"
-                raise ValueError(f"{folder} was run with {old}; remove it or give another --out")
+        old = found["args"]
+        for name in given.keys() - {"dataset_path", "device"}:
+            unknown = [] if name == "env_id" else ["None"]  # None: the task's value
+            if str(given[name]) not in (*unknown, str(old[name])):  # inf is text there
+                was = f"--{name.replace('_', '-')} {old[name]}"
+                raise ValueError(f"{folder} was run with {was}; remove it or give another --out")
+        path = given["dataset_path"]
+        if old["dataset_path"] if path is None else sha256(path) != found["dataset"]["sha256"]:
+            was = f"the data {found['dataset']['path']}"
+            raise ValueError(f"{folder} was run with {was}; remove it or give another --out")
         if found["status"] in ("finished", "diverged"):
             return found | {"run_dir": str(folder)}
     given["run_dir"] = str(folder)
     if (folder / "checkpoint.pt").exists():
         given = {"resume": str(folder), "device": options.device}
     print(f"{folder}:", flush=True)
+    if options.compile:
+        torch._dynamo.reset()  # else the ninth run of a process stays eager
     with replacing(gtp_offline, variant.replaced):
         results = gtp_offline.train(gtp_offline.Args(**given))
     if results["status"] == "interrupted":
@@ -182,6 +192,15 @@ def run(title: str, variant: Variant, seed: int, options: Options) -> dict:
     text = json.dumps(json.loads(file.read_text()) | about, indent=1)
     gtp_offline.write_file(file, text.encode())
     return results | about | {"run_dir": str(folder)}
+
+
+@lru_cache
+def sha256(path: str) -> str:
+    """Of a dataset, as results.json has it; ValueError if it cannot be read."""
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise ValueError(f"--dataset-path {path} cannot be read: {error}") from error
 
 
 def machine(device: str) -> str:
@@ -299,8 +318,9 @@ def bars(table: dict[str, dict], path: Path, title: str, floor: float | None = N
 
 
 def show(name: str, options: Options, table: dict, title: str, paper: dict | None = None) -> None:
-    """The table on the screen, with the paper's column for D4RL's own data only, and the bars."""
-    print_table(table, paper if options.env_id and not options.dataset_path else None)
+    """The table, with the paper's column for its own task and data only, and the bars."""
+    genuine = options.env_id == "hopper-medium-expert-v2" and not options.dataset_path
+    print_table(table, paper if genuine else None)
     path = Path(options.out) / f"{name}.png"
     if next(iter(table.values()))["energy_score"]:
         bars(table, path, title, toy_energy_score() if on_toy(options) else None)

@@ -85,7 +85,7 @@ def policies(options: Arguments) -> dict[str, tuple[list[Callable], bool]]:
         for folder, args in checkpoints[script]:
             if script == "diffusion_ql" and args["num_steps"] != steps:
                 raise ValueError(f"--checkpoints {folder} has T = {args['num_steps']}, not {steps}")
-            if args["eta"] > 0 or (args["num_candidates"] > 1) == (candidates > 1):
+            if args["eta"] > 0 or args["num_candidates"] > 1 or candidates == 1:
                 acts.append(module.load_policy(folder, **changes))  # else: its critic is missing
         found[title] = acts, bool(acts)
         for seed in () if acts else range(options.seeds):

@@ -62,11 +62,11 @@ def peak_megabytes(update, device: str) -> float:
 
 def costs(variants: dict[str, Variant], device: str = "cpu", rounds: int = 30) -> dict[str, dict]:
     """{title: {milliseconds, ratio to the first variant's, megabytes}} of an update."""
+    args = gtp_offline.resolve_args(gtp_offline.Args(dataset_path="-", eta=5.0, device=device))
     names = ("observations", 11), ("next_observations", 11), ("actions", 3)
     data = {name: torch.rand(256, dim, device=device) for name, dim in names}
     data |= {name: torch.rand(256, device=device) for name in ("rewards", "terminals")}
     data["rows"] = torch.arange(256, device=device)
-    args = gtp_offline.resolve_args(gtp_offline.Args(dataset_path="-", eta=5.0, device=device))
     nets = gtp_offline.make_networks(args, 11, 3).to(device)
     adam = {name: torch.optim.Adam(net.parameters(), fused=True) for name, net in nets.items()}
     inputs = gtp_offline.draw_inputs(0, data, torch.Generator(device), args)

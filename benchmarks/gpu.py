@@ -117,22 +117,25 @@ def main():
             parser.error(f"{task}={file}: give TASK=FILE with an HDF5 or NPZ file that exists")
     deadline = time.monotonic() + 60 * options.minutes - 45  # to save, tabulate and draw
     options.out.mkdir(parents=True, exist_ok=True)
+    codes = {}
     if options.speed_minutes > 0:
         speed = [sys.executable, str(ROOT / "benchmarks/speed.py"), "--out", str(options.out)]
-        speed += ["--device", options.device]
-        until = min(deadline, time.monotonic() + 60 * options.speed_minutes)
-        print("speed.py: exit code", run_until({"speed": speed}, until, options.out)["speed"])
+        speed += ["--device", options.device, "--minutes", str(options.speed_minutes)]
+        codes |= run_until({"speed": speed}, deadline, options.out)
         print((options.out / "speed.log").read_text()[-4000:], flush=True)
     commands = {
         f"{task}__{script}": training(script, task, file, options)
         for task, file in pairs
         for script in SCRIPTS
     }
-    codes = run_until(commands, deadline, options.out)
+    runs = run_until(commands, deadline, options.out)
     if commands:
-        (options.out / "gpu.md").write_text(text := tables(options.out, codes))
-        draw(options.out, codes)
+        (options.out / "gpu.md").write_text(text := tables(options.out, runs))
+        draw(options.out, runs)
         print(text)
+    failed = {name: code for name, code in (codes | runs).items() if code not in (0, 143)}
+    if failed:  # 143: interrupted by SIGTERM, as planned
+        sys.exit(f"error: exit codes {failed}; see the .log files in {options.out}")
 
 
 if __name__ == "__main__":

@@ -189,14 +189,19 @@ def measure_updates(options, data, dims):
     modes = {"eager": {}, "compiled": {"compile": True}}
     if device.startswith("cuda"):
         modes["CUDA graphs"] = {"compile": True, "cuda_graphs": True}
-    for name, module in SCRIPTS.items():
-        for mode, changes in modes.items():
+    for mode, changes in modes.items():
+        for name, module in SCRIPTS.items():
             if changes and options.eager:
                 continue
             runners[f"{name}, {mode}"] = contestant(
                 module, make_args(module, device, **changes), data, dims
             )
-    for name, runner in runners.items():  # warm-up and compilation
+    until = time.monotonic() + 60 * options.minutes
+    for name, runner in list(runners.items()):  # warm-up and compilation
+        if time.monotonic() > until:
+            print(f"{name}: left out, the time is over", flush=True)
+            del runners[name]
+            continue
         began = time.perf_counter()
         for k in range(5):
             runner(k)
@@ -204,6 +209,8 @@ def measure_updates(options, data, dims):
         print(f"{name}: first updates after {start_up[name]:.1f} s", flush=True)
     rates = {name: [] for name in runners}
     for r in range(options.rounds):
+        if r > 0 and time.monotonic() > until:
+            break
         for name, runner in runners.items():
             began = seconds(device)
             for k in range(options.slice):
@@ -267,6 +274,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=9, help="rounds of interleaved slices")
+    parser.add_argument("--minutes", type=float, default=60, help="for the updates; then it ends")
     parser.add_argument("--slice", type=int, default=15, help="updates of a slice")
     parser.add_argument("--eager", action="store_true", help="leave out the compiled ones")
     parser.add_argument("--obs-dim", type=int, default=11, help="11, 3: Hopper; 17, 6: HalfCheetah")
@@ -275,6 +283,10 @@ def main():
         "--out", type=Path, default=Path("runs/speed"), help="folder of the results"
     )
     options = parser.parse_args()
+    try:
+        make_args(gtp_offline, options.device)
+    except ValueError as error:
+        parser.error(str(error))
     torch.set_num_threads(1)
     dims, rows, rng = (options.obs_dim, options.action_dim), 100_000, np.random.default_rng(0)
     data = {
