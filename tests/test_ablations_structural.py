@@ -414,3 +414,21 @@ def test_a_run_that_diverges_before_its_first_checkpoint_has_a_summary(tmp_path)
     row = experiment.summary([run | {"run_dir": str(tmp_path)}], toy=True)
     assert row["masses"] == {"1": None} and row["off_mode"] == {"1": None}
     assert row["energy_score"] == {"1": [0.5, 0.0]}
+
+
+def test_a_run_is_used_again_for_the_same_data_and_arguments_only(tmp_path, dataset, capsys):
+    def run(*given):
+        argv = ["--quick", "--out", str(tmp_path), "--only", "GTP", *given]
+        return experiment.main(shortcut.run, shortcut.Arguments, argv), capsys.readouterr().err
+
+    assert run()[0] == 0
+    before = [path.stat().st_mtime_ns for path in sorted(tmp_path.glob("*/checkpoint.pt"))]
+    assert len(before) == 2 and run()[0] == 0
+    assert before == [path.stat().st_mtime_ns for path in sorted(tmp_path.glob("*/checkpoint.pt"))]
+    for given, named in (
+        (("--dataset-path", str(dataset)), "toy.npz"),
+        (("--env-id", "multigoal-v0"), "env-id"),
+        (("--eta", "3"), "--eta 0.0"),
+    ):
+        code, error = run(*given)
+        assert code == 1 and named in error and "another --out" in error
