@@ -735,9 +735,9 @@ def main() -> int:
         if args.eval_only is None:
             return train(args)["exit_code"]
         resolve_args(args)  # checks what was given
-        given = {k: v for k, v in vars(args).items() if v != getattr(Args(), k)}
-        tasks().print_evaluation(load_policy(args.eval_only, **given))
-        return 0
+        words = " ".join(sys.argv).replace("-", "_")  # a flag may be given its own default
+        given = {k: v for k, v in vars(args).items() if f"__{k}" in words}
+        return tasks().print_evaluation(load_policy(args.eval_only, **given)) or 0
     except (ValueError, OSError, RuntimeError) as error:
         if not (hasattr(error, "exit_code") or args.eval_only or isinstance(error, OSError)):
             raise

@@ -865,6 +865,9 @@ def print_evaluation(act) -> None:
     if args.env_id is None:
         raise ValueError("the run had no task; name one with --env-id")
     scores = evaluate(args.env_id, act, args.num_eval_episodes, args.seed + 100)
-    print(json.dumps({"env_id": args.env_id} | scores))
+    given = {
+        k: getattr(args, k) for k in ("env_id", "num_steps", "num_candidates") if k in vars(args)
+    }
+    print(json.dumps(given | scores))
     if args.capture_video is not None:
         record_video(args.env_id, act, args.capture_video, args.seed + 100)

@@ -40,7 +40,7 @@ VARIANTS = {"score approximation": "GTP", "Heun, 3 steps": "ODE solver"}
 BEGINNINGS = {
     3: ("score approximation", "Euler", "Heun", "linear Q"),
     5: ("trained with K = ",),
-    7: ("Shortcut", "MeanFlow", "Eq. 31", "non-singular", "GTP, squared error"),
+    7: ("Shortcut", "MeanFlow", "Eq. 31", "non-singular", "GTP, "),
 }
 SCORES = ["task", "method", "score", "IQM", "seeds", "paper", "settings"]
 HOURS = ["method", "hours", "score", "IQM", "seeds", "paper", "settings"]

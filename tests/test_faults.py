@@ -166,9 +166,9 @@ def test_eval_only_scores_a_run_and_films_an_episode(dataset, tmp_path, monkeypa
         capsys.readouterr()  # what training printed
         assert gtp.main() == 0
         scores = json.loads(capsys.readouterr().out)
-        assert {key: last[key] for key in scores if key != "env_id"} == {
-            key: value for key, value in scores.items() if key != "env_id"
-        }
+        asked = [scores.pop(key) for key in ("env_id", "num_steps", "num_candidates")]
+        assert asked == ["multigoal-v0", 5, 1]
+        assert {key: last[key] for key in scores} == scores
         assert video.read_bytes()[:4] == b"GIF8"
 
 
@@ -179,9 +179,10 @@ def test_eval_only_of_a_run_without_a_task_asks_for_one(run, monkeypatch, capsys
 
 
 def test_eval_only_takes_other_arguments_of_acting(dataset, tmp_path, monkeypatch, capsys):
-    """--num-steps changes the sampler; what does not fit the weights is refused in one line."""
+    """--num-steps changes the sampler, also back to its default; what does not fit the weights is
+    refused in one line."""
     args = gtp.Args(env_id="multigoal-v0", run_dir=str(tmp_path / "run"), num_updates=3,
-        hidden_dim=16, num_eval_episodes=20, tensorboard=False)  # fmt: skip
+        num_steps=3, hidden_dim=16, num_eval_episodes=20, tensorboard=False)  # fmt: skip
     monkeypatch.setattr(d4rl_tasks, "plot_run", lambda *args: None)
     monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path))
     gtp.train(args)
@@ -190,6 +191,8 @@ def test_eval_only_takes_other_arguments_of_acting(dataset, tmp_path, monkeypatc
     monkeypatch.setattr(gtp, "policy_samples", lambda *a: seen.append(a[3]) or samples(*a))
     for words, code in (
         (["--num-steps", "2"], 0),
+        (["--num-steps=5"], 0),
+        ([], 0),
         (["--hidden-dim", "8"], 1),
         (["--num-steps", "0"], 1),
     ):
@@ -197,7 +200,7 @@ def test_eval_only_takes_other_arguments_of_acting(dataset, tmp_path, monkeypatc
         capsys.readouterr()
         assert gtp.main() == code
         assert len(capsys.readouterr().err.splitlines()) == code
-    assert set(seen) == {2}
+    assert set(seen) == {2, 5, 3}
 
 
 def test_a_full_disk_is_one_line_and_leaves_the_checkpoint_of_before(
