@@ -23,7 +23,7 @@ Differences from the paper's letter are marked (D1) to (D9), (D11) and (D12) in 
 a flag; --literal sets them to the letter and, where the paper gives nothing (*), to what the code
 of Diffusion-QL and Consistency-RL does. One difference from that code is none from the letter:
 1. Run with eta = 0, it still trains a critic and acts by it: the action among 50 by softmax of Q.
-   Here the policy acts alone; gtp_offline.py --eta 0 --num-candidates 50 is what ran.
+   Here the policy acts alone; gtp_offline.py --eta 0 --num-candidates 50 is what probably ran.
 """
 
 import contextlib
