@@ -25,7 +25,7 @@ import tyro
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-import d4rl_tasks  # noqa: E402
+import d4rl_tasks  # noqa: E402, F401  (for the scripts beside this one)
 import gtp_offline  # noqa: E402
 
 TOY_STD, TOY_RADIUS = 0.08, 0.6
@@ -189,8 +189,7 @@ def run(title: str, variant: Variant, seed: int, options: Options) -> dict:
     if results["status"] == "interrupted":
         raise ValueError(f"{folder} is interrupted; the same command goes on from there")
     about = {"variant": title, "machine": machine(options.device)}  # for tables.py
-    text = json.dumps(json.loads(file.read_text()) | about, indent=1)
-    gtp_offline.write_file(file, text.encode())
+    write_json(file, json.loads(file.read_text()) | about)
     return results | about | {"run_dir": str(folder)}
 
 
@@ -261,8 +260,13 @@ def write(name: str, options: Options, table: dict) -> None:
     about = {"ablation": name, "data": data, "dataset_path": options.dataset_path,
         "num_updates": options.num_updates, "hidden_dim": options.hidden_dim, "eta": options.eta,
         "machine": machine(options.device), "torch": torch.__version__}  # fmt: skip
-    text = json.dumps(about | {"variants": table}, indent=1)
-    gtp_offline.write_file(Path(options.out) / f"{name}.json", text.encode())
+    write_json(Path(options.out) / f"{name}.json", about | {"variants": table})
+
+
+def write_json(path: Path, content: dict) -> None:
+    """All or nothing, into a folder that is made if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    gtp_offline.write_file(path, json.dumps(content, indent=1).encode())
 
 
 # ---- what is shown -----------------------------------------------------------------------------
@@ -317,6 +321,13 @@ def bars(table: dict[str, dict], path: Path, title: str, floor: float | None = N
     figure.savefig(path)
 
 
+def dress(axis) -> None:
+    """The looks of a panel of curves."""
+    axis.grid(alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize=8)
+
+
 def show(name: str, options: Options, table: dict, title: str, paper: dict | None = None) -> None:
     """The table, with the paper's column for its own task and data only, and the bars."""
     genuine = options.env_id == "hopper-medium-expert-v2" and not options.dataset_path
@@ -336,10 +347,3 @@ def main(function: Callable, kind: type[Options], argv=None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-def check_env(options: Options) -> None:
-    """ValueError if a comparison of returns has no environment."""
-    if options.env_id is None:
-        raise ValueError("--env-id is missing; this comparison plays episodes")
-    d4rl_tasks.check_env_id(options.env_id)

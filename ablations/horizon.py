@@ -27,6 +27,7 @@ from experiment import (
     cell,
     compare,
     d4rl_tasks,
+    dress,
     gtp_offline,
     main,
     mean_std,
@@ -119,9 +120,7 @@ def draw(found: dict, path: Path, title: str, floor: float | None) -> None:
         if metric == "energy_score" and floor is not None:
             axis.axhline(1000 * floor, color="black", lw=1, ls="--", label="the data itself")
         axis.set(xlabel="K, steps of the sampler", ylabel=name, xticks=STEPS)
-        axis.grid(alpha=0.25)
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(frameon=False, fontsize=8)
+        dress(axis)
     figure.suptitle(title)
     figure.savefig(path)
 

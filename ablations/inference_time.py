@@ -20,7 +20,6 @@ with and one without.
 from __future__ import annotations
 
 import json
-import platform
 import sys
 import time
 from collections.abc import Callable
@@ -31,7 +30,7 @@ from pathlib import Path
 import numpy as np
 import paper
 import torch
-from experiment import cell, d4rl_tasks, gtp_offline, main, mean_std
+from experiment import cell, d4rl_tasks, gtp_offline, machine, main, mean_std, write_json
 
 TASK = "halfcheetah-medium-expert-v2"
 POLICIES = {  # title, the paper's unless candidates are chosen: script, steps, candidates
@@ -201,17 +200,14 @@ def run(options: Arguments) -> None:
     table = summary(measure(acts, obs_dim, options.rounds, options.calls), printed)
     for title, (several, is_trained) in chosen.items():
         table[title] |= {"trained": is_trained, "policies": len(several), "score": scores[title]}
-    cuda = "cuda" in options.device
-    machine = torch.cuda.get_device_name() if cuda else f"{platform.machine()} CPU, one thread"
+    where = machine(options.device) + ", one thread" * ("cuda" not in options.device)
     about = {"ablation": "inference_time", "data": options.env_id, "hidden_dim": options.hidden_dim,
-        "rounds": options.rounds, "calls": options.calls, "machine": machine,
+        "rounds": options.rounds, "calls": options.calls, "machine": where,
         "torch": torch.__version__, "variants": table}  # fmt: skip
     path = Path(options.out) / "inference_time.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(about, indent=1)
-    gtp_offline.write_file(path.with_suffix(".json"), text.encode())
+    write_json(path.with_suffix(".json"), about)
     print_rows(table)
-    draw(table, path, f"One action for one observation, {machine}")
+    draw(table, path, f"One action for one observation, {where}")
     print(f"{path.with_suffix('.json')}, {path}")
 
 

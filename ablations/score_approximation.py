@@ -45,7 +45,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from experiment import main
+from experiment import main, write_json
 
 import gtp_offline
 
@@ -349,7 +349,7 @@ def run(options: Arguments) -> None:
     )
     results = {"options": asdict(options), "gap": GAP, "fixed_points": fixed}
     results |= {"substeps": substeps, "gaps": gaps}
-    gtp_offline.write_file(file, json.dumps(results, indent=1).encode())
+    write_json(file, results)
     draw(fixed, substeps, maps, file.with_suffix(".png"))
     print(f"\n{file}, {file.with_suffix('.png')}")
 

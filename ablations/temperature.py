@@ -34,6 +34,7 @@ from experiment import (
     Variant,
     cell,
     compare,
+    dress,
     gtp_offline,
     main,
     mean_std,
@@ -153,9 +154,7 @@ def draw(table: dict[str, dict], path: Path, title: str) -> None:
         axis.set_xticks(ticks, [f"{eta:g}" for eta in ticks])
         axis.minorticks_off()
         axis.set(xlabel="eta", ylabel=name)
-        axis.grid(alpha=0.25)
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(frameon=False, fontsize=8)
+        dress(axis)
     figure.suptitle(title)
     figure.savefig(path)
 

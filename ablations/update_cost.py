@@ -26,7 +26,7 @@ from itertools import accumulate
 from pathlib import Path
 
 import torch
-from experiment import Variant, main, replacing
+from experiment import Variant, main, replacing, write_json
 from paper import TABLE_3_HOURS
 
 import gtp_offline
@@ -101,9 +101,8 @@ def run(options: Arguments) -> None:
     for script in SCRIPTS:
         variants |= importlib.import_module(script).variants()
     table = costs(variants, options.device, 3 if options.quick else options.rounds)
-    Path(options.out).mkdir(parents=True, exist_ok=True)
     about = {"device": options.device, "torch": torch.__version__, "variants": table}
-    (Path(options.out) / "update_cost.json").write_text(json.dumps(about, indent=1))
+    write_json(Path(options.out) / "update_cost.json", about)
     print("| | ms/update | ratio | peak MB |\n|---|---|---|---|")
     for title, row in table.items():
         print(f"| {title} | {row['milliseconds']} | {row['ratio']} | {row['megabytes']} |")

@@ -34,7 +34,7 @@ from pathlib import Path
 import experiment
 import numpy as np
 import torch
-from experiment import Variant, cell, main, mean_std
+from experiment import Variant, cell, main, mean_std, write_json
 
 import gtp_offline
 
@@ -234,7 +234,7 @@ def run(arguments: Arguments) -> None:
     file = Path(arguments.out) / "weighted_bc.json"
     rows = [{k: v for k, v in row.items() if k != "actions"} for row in trained]
     results = {"options": asdict(arguments), "exact": exact, "trained": rows, "shifted": shifted}
-    gtp_offline.write_file(file, json.dumps(results, indent=1).encode())
+    write_json(file, results)
     draw(trained, file.with_suffix(".png"))
     print(f"\n{file}, {file.with_suffix('.png')}")
 

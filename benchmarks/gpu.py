@@ -58,15 +58,23 @@ def training(script, task, file, options):
     return command + ["--compile"] * options.compile + ["--cuda-graphs"] * options.cuda_graphs
 
 
-def tables(out, codes):
+def read(out, codes):
+    """{run: its results.json, or what there is to say without one}."""
+    found = {}
+    for name, code in codes.items():
+        file = out / name / "results.json"
+        nothing = {"status": f"exit code {code}", "evaluations": []}
+        found[name] = json.loads(file.read_text()) if file.exists() else nothing
+    return found
+
+
+def tables(runs):
     """Markdown of the runs' states and scores; the device is named by speed.json."""
     lines = [
         "| run | status | updates | updates/s | score | energy score x 1000 |",
         "|---" * 6 + "|",
     ]
-    for name, code in codes.items():
-        file = out / name / "results.json"
-        results = json.loads(file.read_text()) if file.exists() else {"status": f"exit code {code}"}
+    for name, results in runs.items():
         last = results.get("last") or {}
         score, energy = last.get("normalized_score"), last.get("energy_score")
         cells = [name, results["status"], str(results.get("update", 0))]
@@ -77,15 +85,13 @@ def tables(out, codes):
     return "\n".join(lines) + "\n"
 
 
-def draw(out, names):
+def draw(runs, path):
     """Normalized score against updates and against minutes of training, a line for each run."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.5), dpi=120, layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    for name in names:
-        file = out / name / "results.json"
-        results = json.loads(file.read_text()) if file.exists() else {"evaluations": []}
+    for name, results in runs.items():
         if rows := [r for r in results["evaluations"] if r["normalized_score"] is not None]:
             updates = [row["update"] for row in rows]
             scores = [row["normalized_score"] for row in rows]
@@ -97,7 +103,7 @@ def draw(out, names):
     right.set(xlabel="minutes of updates")
     if left.lines:
         left.legend(frameon=False, fontsize=7)
-    figure.savefig(out / "curves.png")
+    figure.savefig(path)
 
 
 def main():
@@ -130,8 +136,9 @@ def main():
     }
     runs = run_until(commands, deadline, options.out)
     if commands:
-        (options.out / "gpu.md").write_text(text := tables(options.out, runs))
-        draw(options.out, runs)
+        results = read(options.out, runs)
+        (options.out / "gpu.md").write_text(text := tables(results))
+        draw(results, options.out / "curves.png")
         print(text)
     failed = {name: code for name, code in (codes | runs).items() if code not in (0, 143)}
     if failed:  # 143: interrupted by SIGTERM, as planned
