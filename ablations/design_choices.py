@@ -34,9 +34,9 @@ from experiment import (
     gtp_offline,
     main,
     new_figure,
-    seeds_text,
     prepare,
     print_table,
+    seeds_text,
     style,
 )
 
@@ -180,7 +180,12 @@ def run(options: Arguments) -> None:
     table = compare("design_choices", options, variants(options))
     print_table(table)
     path = Path(options.out) / "design_choices.png"
-    draw(table, path, f"One choice at a time, mean ± std of {seeds_text(options.seeds)}", floor(options))
+    draw(
+        table,
+        path,
+        f"One choice at a time, mean ± std of {seeds_text(options.seeds)}",
+        floor(options),
+    )
     print(f"{path.with_suffix('.json')}, {path}")
 
 

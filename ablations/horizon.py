@@ -33,9 +33,9 @@ from experiment import (
     mean_std,
     new_figure,
     on_toy,
-    seeds_text,
     prepare,
     print_rows,
+    seeds_text,
     style,
     write,
 )
@@ -180,7 +180,12 @@ def run(options: Arguments) -> None:
         raise ValueError(f"nothing to compare: every run in {options.out} diverged")
     print_curves(found, paper_scores(options))
     path = Path(options.out) / "horizon.png"
-    draw(found, path, f"Steps of the sampler, mean ± std of {seeds_text(options.seeds)}", floor(options))
+    draw(
+        found,
+        path,
+        f"Steps of the sampler, mean ± std of {seeds_text(options.seeds)}",
+        floor(options),
+    )
     print(f"{path.with_suffix('.json')}, {path}")
 
 

@@ -269,9 +269,7 @@ def run(options: Arguments) -> None:
     check(options)
     torch.set_num_threads(1)
     if options.quick:
-        options = replace(
-            options, seeds=1, rounds=3, calls=5, hidden_dim=16, num_eval_episodes=1
-        )
+        options = replace(options, seeds=1, rounds=3, calls=5, hidden_dim=16, num_eval_episodes=1)
     rows = policies(options)
     scores = {title: score(policy, options) for title, policy in rows.items()}  # draws noise: first
     acts = {title: policy.acts for title, policy in rows.items()}

@@ -35,7 +35,6 @@ import torch
 from experiment import Options, Variant, compare, main, prepare, show, write
 from update_cost import costs
 
-
 VELOCITIES = ("paper", "noise")
 
 
