@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from offline_tasks import multigoal
+from offline_tasks import multigoal, pointmaze
 from offline_tasks.files import replacing
 
-TOYS = multigoal.TASKS
+TOYS = multigoal.TASKS | pointmaze.TASKS
 TASK_DIMS = {name: (toy.obs_dim, toy.action_dim, toy.max_steps) for name, toy in TOYS.items()}
 
 
@@ -109,4 +109,6 @@ def make_data(env_id: str) -> dict[str, np.ndarray]:
         "terminals": terminals,
         "timeouts": last & ~terminals,
     }
-    return {key: value[: toy.data_rows] for key, value in data.items()}
+    data = {key: value[: toy.data_rows] for key, value in data.items()}
+    data["timeouts"][-1] = not data["terminals"][-1]  # the last episode may have been cut
+    return data
