@@ -170,7 +170,9 @@ def run(title: str, variant: Variant, seed: int, options: Options) -> dict:
     if results["status"] not in ("finished", "diverged"):
         print(f"{folder}:", flush=True)
         if (folder / "checkpoint.pt").exists():
-            args = replace(gtp_offline.resume_args(folder), device=options.device)
+            saved = gtp_offline.resume_args(folder)
+            data = args.dataset_path or saved.dataset_path
+            args = replace(saved, device=options.device, dataset_path=data)
         train(title, variant, args)
         results = json.loads(file.read_text())
     if results["status"] == "interrupted":

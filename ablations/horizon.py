@@ -15,6 +15,7 @@ enters the targets of the toy. The paper's means stand beside those on D4RL's ow
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,8 +77,9 @@ def episode_score(run_dir: str, num_steps: int, options: Options) -> float | Non
     act = load_policy(run_dir, num_steps=num_steps, device=options.device)
     if act is None:
         return None
-    args = act.args
-    row = offline_tasks.evaluate(options.env_id, act, args.num_eval_episodes, args.seed + 100)
+    args = json.loads((Path(run_dir) / "results.json").read_text())["args"]
+    seed = args["seed"] + 100
+    row = offline_tasks.evaluate(options.env_id, act, args["num_eval_episodes"], seed)
     if row["normalized_score"] is None:
         return row["episodic_return"]
     return row["normalized_score"]
@@ -87,13 +89,13 @@ def episode_scores(table: dict[str, dict], options: Options) -> None:
     """Add to each row, as `score`, {K: [mean, std]} over its runs: the last one's at every K, the
     others' at their own, because episodes take their time."""
     for k, title in TITLES.items():
-        if title in table:
-            table[title]["score"] = {
-                str(j): mean_std(
-                    [episode_score(folder, j, options) for folder in table[title]["run_dirs"]]
-                )
-                for j in (STEPS if k == LAST else [k])
-            }
+        if title not in table:
+            continue
+        run_dirs = table[title]["run_dirs"]
+        scores = {}
+        for j in STEPS if k == LAST else (k,):
+            scores[str(j)] = mean_std([episode_score(folder, j, options) for folder in run_dirs])
+        table[title]["score"] = scores
 
 
 def curves(table: dict[str, dict]) -> dict[str, dict[str, dict]]:

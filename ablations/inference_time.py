@@ -73,9 +73,10 @@ class Arguments:
 
 @dataclass
 class Policy:
-    """A row of the table: an act for each checkpoint or else each initialisation."""
+    """A row of the table: an act for each trained run or else for each initialisation."""
 
     acts: list[Callable]
+    seeds: list[int]
     trained: bool
 
 
@@ -96,10 +97,10 @@ def trained_runs(options: Arguments) -> dict[str, list[tuple[Path, dict]]]:
     return found
 
 
-def trained_acts(title: str, runs: list[tuple[Path, dict]], device: str) -> list[Callable]:
-    """The policies of a row from its script's runs, less those without the critic it takes."""
+def trained_policy(title: str, runs: list[tuple[Path, dict]], device: str) -> Policy:
+    """A row from its script's runs, less those without the critic it takes."""
     script, steps, candidates = POLICIES[title]
-    acts = []
+    policy = Policy([], [], trained=True)
     for folder, args in runs:
         if script == "diffusion_ql" and args["num_steps"] != steps:
             raise ValueError(f"--checkpoints {folder} has T = {args['num_steps']}, not {steps}")
@@ -108,12 +109,13 @@ def trained_acts(title: str, runs: list[tuple[Path, dict]], device: str) -> list
             act = import_module(script).load_policy(
                 folder, num_steps=steps, num_candidates=candidates, device=device
             )
-            acts.append(act)
-    return acts
+            policy.acts.append(act)
+            policy.seeds.append(args["seed"])
+    return policy
 
 
-def untrained_acts(title: str, options: Arguments) -> list[Callable]:
-    """The policies of a row with networks as they are initialised, one for each seed."""
+def untrained_policy(title: str, options: Arguments) -> Policy:
+    """A row with networks as they are initialised."""
     script, steps, candidates = POLICIES[title]
     module = import_module(script)
     args = replace(
@@ -123,12 +125,12 @@ def untrained_acts(title: str, options: Arguments) -> list[Callable]:
         num_candidates=candidates,
     )
     obs_dim, action_dim, _ = offline_tasks.task_dims(options.env_id)
-    acts = []
-    for seed in range(options.seeds):
+    policy = Policy([], [*range(options.seeds)], trained=False)
+    for seed in policy.seeds:
         torch.manual_seed(seed)
         nets = module.make_networks(args, obs_dim, action_dim).to(options.device)
-        acts.append(module.make_act(nets, args, seed))
-    return acts
+        policy.acts.append(module.make_act(nets, args, seed))
+    return policy
 
 
 def policies(options: Arguments) -> dict[str, Policy]:
@@ -136,9 +138,10 @@ def policies(options: Arguments) -> dict[str, Policy]:
     runs = trained_runs(options)
     found = {}
     for title, (script, *_) in POLICIES.items():
-        acts = trained_acts(title, runs[script], options.device)
-        trained = bool(acts)
-        found[title] = Policy(acts or untrained_acts(title, options), trained)
+        policy = trained_policy(title, runs[script], options.device)
+        if not policy.acts:
+            policy = untrained_policy(title, options)
+        found[title] = policy
     return found
 
 
@@ -187,9 +190,8 @@ def score(policy: Policy, options: Arguments) -> list[float] | None:
     if not policy.trained:
         return None
     scores = []
-    for act in policy.acts:
-        seed = act.args.seed + 100
-        row = offline_tasks.evaluate(options.env_id, act, options.num_eval_episodes, seed)
+    for act, seed in zip(policy.acts, policy.seeds, strict=True):
+        row = offline_tasks.evaluate(options.env_id, act, options.num_eval_episodes, seed + 100)
         scores.append(row["normalized_score"])
     return mean_std(scores)
 

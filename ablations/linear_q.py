@@ -52,21 +52,18 @@ class Arguments(Options):
 def actor_loss(nets, obs, actions, noise, t, u, s, weights, args, coefficient: float = 1.0):
     """L_BC + coefficient * L_Q (Eq. 69) -> scalar loss, dict of scalar metrics, L_Q as `q`.
 
-    Q is the smaller of the two online critics, as in GTP's own weights."""
-    ones = torch.ones_like(weights)  # eta > 0 makes the critic; its weights have no part in L_BC
+    Q is the smaller of the two online critics, the Q of GTP's own weights: the comparison is then
+    of two uses of the same critic, and the one that exaggerates less. The critic itself does not
+    learn from this loss, since gradient_step asks for the gradient of the actor alone."""
+    # eta > 0 makes the critic (and V); the weights that come with it have no part in L_BC
+    ones = torch.ones_like(weights)
     cloning, metrics = cloning_loss(nets, obs, actions, noise, t, u, s, ones, args)
     # The noise of x_t serves the sampler too: z in common does not change a sum of expectations
     times = gtp_offline.sampling_times(args.num_steps, args)
     policy = sample_with_gradient(nets["actor"], obs, noise, times)
-    q_loss = -frozen_q(nets["critic"], obs, policy).amin(0).mean()
+    q_loss = -nets["critic"](obs, policy).amin(0).mean()
     loss = cloning + coefficient * q_loss
     return loss, {**metrics, "actor": loss, "q": q_loss}
-
-
-def frozen_q(critic, obs, actions):
-    """Both Q, (2, B), with a gradient for the actions and none for the critic."""
-    parameters = {name: p.detach() for name, p in critic.named_parameters()}
-    return torch.func.functional_call(critic, parameters, (obs, actions))
 
 
 def variants(coefficients=Arguments.coefficients) -> dict[str, Variant]:

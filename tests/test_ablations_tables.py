@@ -16,7 +16,7 @@ import paper
 import tables
 from experiment import main
 
-import d4rl_tasks
+import offline_tasks
 
 USUAL = "defaults"  # in the column of settings
 HOPPER, CHEETAH = "hopper-medium-expert-v2", "halfcheetah-medium-expert-v2"
@@ -45,7 +45,7 @@ def results(
     score=None, algorithm="gtp_offline", env_id=HOPPER, seed=0, sha256=None, args=(), **top
 ):
     """What a run of a script with its defaults and `args` writes; sha256 None: D4RL's own file."""
-    path, _, published = d4rl_tasks.DATASETS.get(env_id, ("toy.npz", 0, "c" * 64))
+    path, _, published = offline_tasks.DATASETS.get(env_id, ("toy.npz", 0, "c" * 64))
     row = {"update": 20, "normalized_score": score, "energy_score": 0.3}
     own = {"seed": seed, "dataset_path": None, "run_dir": f"somewhere/{seed}"}
     return {
@@ -118,7 +118,7 @@ def test_paper_tables_are_whole_and_agree_with_each_other_and_with_the_text():
     assert paper.TABLE_3["GTP"] == paper.TABLE_2[HOPPER]["GTP"] == "112.2 ± 0.6"
     assert paper.TABLE_3.keys() == paper.TABLE_3_HOURS.keys()
     assert {*paper.TABLE_7.values()} == {"-"}  # its body is not known
-    assert {*paper.TABLE_2} <= {*d4rl_tasks.DATASETS}
+    assert {*paper.TABLE_2} <= {*offline_tasks.DATASETS}
 
 
 # ---- one cell ----------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ def test_stand_in_data_alone_show_none_of_the_papers_numbers(tmp_path, no_rliabl
 
 
 def test_a_d4rl_file_of_another_task_is_not_this_task(tmp_path):
-    sha256 = d4rl_tasks.DATASETS["hopper-medium-v2"][2]
+    sha256 = offline_tasks.DATASETS["hopper-medium-v2"][2]
     (head,) = tabulate(tmp_path, results(50, sha256=sha256))
     assert head.startswith("Other runs on") and "D4RL's hopper-medium-v2" in head
 
@@ -399,7 +399,7 @@ def test_files_and_curves(tmp_path, no_rliable, capsys):
     genuine = next(row for row in about["rows"] if row["d4rl"])
     assert genuine["scores"] == {"0": 90, "1": 91} and genuine["tables"] == [2, 5, 3, 7]
     names = sorted(path.name for path in out.parent.iterdir())
-    sha256 = d4rl_tasks.DATASETS[HOPPER][2][:8]
+    sha256 = offline_tasks.DATASETS[HOPPER][2][:8]
     assert names == sorted([
         f"curves__{HOPPER}__{sha256}.png", f"curves__{HOPPER}__aaaaaaaa.png",
         "curves__toy.npz__cccccccc.png", "t.md", "tables.json"])  # fmt: skip
@@ -436,7 +436,7 @@ def test_help_without_rliable(tmp_path):
 
 
 def test_quick(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(d4rl_tasks, "plot_run", lambda *args: None)
+    monkeypatch.setattr(offline_tasks, "plot_run", lambda *args: None)
     out = tmp_path / "tables.md"
     assert main(tables.run, tables.Arguments, ["--quick", "--out", str(out)]) == 0
     ((head, (row,)),) = rows_of(out.read_text()).items()

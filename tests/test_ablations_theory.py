@@ -287,7 +287,7 @@ def weighted_run(*arguments):
 
 
 def test_weighted_bc_runs_and_finds_its_runs_again(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("d4rl_tasks.plot_run", lambda *args, **kwargs: None)
+    monkeypatch.setattr("offline_tasks.plot_run", lambda *args, **kwargs: None)
     given = "--quick", "--num-updates", 8, "--out", tmp_path
     assert weighted_run(*given) == 0
     results = json.loads((tmp_path / "weighted_bc.json").read_text())
