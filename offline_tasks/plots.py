@@ -40,19 +40,26 @@ def plot_learning_curve(evaluations: list[dict], path, title: str) -> None:
     figure = _figure(5 * len(panels), 3.6)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, (y_label, curves) in zip(axes, panels.items(), strict=True):
-        for label, points in curves.items():
-            axis.plot(*points, marker=".", label=label)
-        if "" not in curves:
-            axis.legend(frameon=False)
-        axis.set(xlabel="updates", ylabel=y_label)
-        axis.grid(alpha=0.25)
-        axis.spines[["top", "right"]].set_visible(False)
+        _draw_curves(axis, y_label, curves)
     updates, score = _curve(evaluations, "normalized_score")
-    std = _curve(evaluations, "normalized_score_std")[1]
+    _, std = _curve(evaluations, "normalized_score_std")
     if len(score) and len(std) == len(score):
-        axes[0].fill_between(updates, score - std, score + std, alpha=0.15, lw=0)
+        low = score - std
+        high = score + std
+        axes[0].fill_between(updates, low, high, alpha=0.15, lw=0)
     figure.suptitle(title)
     _save(figure, path)
+
+
+def _draw_curves(axis, y_label: str, curves: dict[str, np.ndarray]) -> None:
+    for label, points in curves.items():
+        axis.plot(*points, marker=".", label=label)
+    if "" not in curves:
+        axis.legend(frameon=False)
+    axis.set_xlabel("updates")
+    axis.set_ylabel(y_label)
+    axis.grid(alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
 
 
 def _panels(evaluations: list[dict]) -> dict[str, dict[str, np.ndarray]]:
@@ -65,27 +72,34 @@ def _panels(evaluations: list[dict]) -> dict[str, dict[str, np.ndarray]]:
     elif returns.size:
         panels["return"] = {"": returns}
     energy = _energy_curves(evaluations)
-    if any(points.size for points in energy.values()) or not panels:
+    has_energy = any(points.size for points in energy.values())
+    if has_energy or not panels:
         panels["held-out energy score (lower is better)"] = energy
     return panels
 
 
 def _curve(evaluations: list[dict], key: str) -> np.ndarray:
     """Updates and values (2, n) of the evaluations that have the value."""
-    points = [(e["update"], e[key]) for e in evaluations if e.get(key) is not None]
-    return np.array(points, dtype=float).reshape(-1, 2).T
+    having = [e for e in evaluations if e.get(key) is not None]
+    updates = [e["update"] for e in having]
+    values = [e[key] for e in having]
+    return np.array([updates, values], dtype=float)
 
 
 def _energy_curves(evaluations: list[dict]) -> dict[str, np.ndarray]:
     """One curve per number of steps K, or a single one where there is no such number."""
     by_steps = []
+    numbers = set()
     for evaluation in evaluations:
         scores = evaluation.get("energy_score_by_steps") or {}
-        by_steps.append({"update": evaluation["update"]} | scores)
-    steps = {key for scores in by_steps for key in scores if key != "update"}
-    if not steps:
+        numbers |= scores.keys()
+        by_steps.append(scores | {"update": evaluation["update"]})
+    if not numbers:
         return {"": _curve(evaluations, "energy_score")}
-    return {f"K = {key}": _curve(by_steps, key) for key in sorted(steps, key=int)}
+    curves = {}
+    for number in sorted(numbers, key=int):
+        curves[f"K = {number}"] = _curve(by_steps, number)
+    return curves
 
 
 # ---- toys ----------------------------------------------------------------------------------------
@@ -125,17 +139,21 @@ def draw_trajectories(
     toy = _toy(env_id)
     if isinstance(toy, PointMaze) and data_episodes > 0:
         _draw_paths(axis, _data_paths(env_id, data_episodes), DATA_COLOR)
-    episodes = toys.rollout(
-        toy,
-        toys.starts(toy, episode_seeds(seed, num_episodes)),
-        lambda obs, _: act(obs.astype(np.float32)),
-        toy.max_steps,
-    )
+    start = toys.starts(toy, episode_seeds(seed, num_episodes))
+
+    def policy(obs, index):
+        return act(obs.astype(np.float32))
+
+    episodes = toys.rollout(toy, start, policy, toy.max_steps)
     paths = toy.positions(episodes.states).swapaxes(0, 1)
-    _draw_paths(axis, paths, [GOAL_COLORS[goal] for goal in episodes.goals])
+    colors = [GOAL_COLORS[goal] for goal in episodes.goals]
+    _draw_paths(axis, paths, colors)
     _draw_dots(axis, paths[:, 0])
-    shares = [(episodes.goals == k).mean() for k in range(len(toy.rewards))]
-    _draw_map(axis, toy, [f"{share:.0%}" for share in shares])
+    labels = []
+    for goal in range(len(toy.rewards)):
+        share = (episodes.goals == goal).mean()
+        labels.append(f"{share:.0%}")
+    _draw_map(axis, toy, labels)
 
 
 def draw_data(axis, env_id: str, num_episodes: int = 200) -> None:
@@ -143,7 +161,8 @@ def draw_data(axis, env_id: str, num_episodes: int = 200) -> None:
     toy = _toy(env_id)
     paths = _data_paths(env_id, num_episodes)
     _draw_paths(axis, paths, GOAL_COLORS[:4])
-    _draw_dots(axis, np.array([path[0] for path in paths]))
+    first = np.array([path[0] for path in paths])
+    _draw_dots(axis, first)
     _draw_map(axis, toy, ["goal"] * len(toy.rewards))
 
 
@@ -152,14 +171,17 @@ def draw_value(axis, env_id: str, value) -> None:
     toy = _toy(env_id)
     low, high = toy.bounds
     pixel = max(high - low) / VALUE_PIXELS
-    x = np.arange(low[0] + pixel / 2, high[0], pixel)
-    y = np.arange(low[1] + pixel / 2, high[1], pixel)
-    grid_x, grid_y = np.meshgrid(x, y)
-    states = toy.at_rest(np.column_stack((grid_x.ravel(), grid_y.ravel())))
-    values = np.asarray(value(toy.observe(states).astype(np.float32)))
-    if values.shape != (len(states),):
-        raise ValueError(f"value gave shape {values.shape}: {(len(states),)} is needed")
-    mesh = axis.pcolormesh(x, y, values.reshape(grid_x.shape), cmap="viridis")
+    first = low + pixel / 2
+    x = np.arange(first[0], high[0], pixel)
+    y = np.arange(first[1], high[1], pixel)
+    grid = np.stack(np.meshgrid(x, y), -1)
+    states = toy.at_rest(grid.reshape(-1, 2))
+    obs = toy.observe(states).astype(np.float32)
+    values = np.asarray(value(obs))
+    if values.shape != (len(obs),):
+        raise ValueError(f"value gave shape {values.shape}: {(len(obs),)} is needed")
+    values = values.reshape(len(y), len(x))
+    mesh = axis.pcolormesh(x, y, values, cmap="viridis")
     axis.figure.colorbar(mesh, ax=axis, label="V(s)", shrink=0.8)
     _draw_map(axis, toy, ["goal"] * len(toy.rewards))
 
@@ -175,7 +197,8 @@ def toy_frame(env_id: str, positions: np.ndarray) -> np.ndarray:
     _draw_map(axis, toy, toy.rewards)
     axis.plot(*positions.T, color="black", marker="o", markevery=[-1])
     canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    pixels = np.asarray(canvas.buffer_rgba())
+    return pixels[..., :3].copy()
 
 
 def _toy(env_id: str):
@@ -187,7 +210,8 @@ def _toy(env_id: str):
 def _toy_figure(env_id: str, panels: int):
     """An empty figure with panels of the toy's proportions side by side."""
     low, high = _toy(env_id).bounds
-    width, height = 5 * (high - low) / max(high - low)
+    size = high - low
+    width, height = 5 * size / max(size)
     figure = _figure(panels * width, height + 0.3)
     figure.subplots(1, panels)
     return figure
@@ -202,16 +226,17 @@ def _data_title(toy) -> str:
 def _data_paths(env_id: str, num_episodes: int) -> list[np.ndarray]:
     """Positions (steps, 2) of the first episodes of a toy's data."""
     data = toys.make_data(env_id)
-    ends = np.flatnonzero(data["terminals"] | data["timeouts"]) + 1
-    ends = ends[:num_episodes]
-    obs = data["observations"][: ends[-1]]
-    return np.split(toys.TOYS[env_id].locate(obs), ends[:-1])
+    last = data["terminals"] | data["timeouts"]
+    ends = np.flatnonzero(last)[:num_episodes] + 1
+    positions = toys.TOYS[env_id].locate(data["observations"])
+    return np.split(positions, ends)[:-1]
 
 
 def _draw_paths(axis, paths, colors) -> None:
     from matplotlib.collections import LineCollection
 
-    axis.add_collection(LineCollection(paths, colors=colors, lw=0.8, alpha=0.5))
+    lines = LineCollection(paths, colors=colors, lw=0.8, alpha=0.5)
+    axis.add_collection(lines)
 
 
 def _draw_dots(axis, positions: np.ndarray) -> None:
@@ -221,7 +246,8 @@ def _draw_dots(axis, positions: np.ndarray) -> None:
 def _draw_map(axis, toy, labels) -> None:
     """A toy's goals with their labels, in a maze also its walls and start."""
     low, high = toy.bounds
-    axis.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+    axis.set_xlim(low[0], high[0])
+    axis.set_ylim(low[1], high[1])
     axis.set(aspect="equal", xticks=[], yticks=[])
     if isinstance(toy, PointMaze):
         axis.invert_yaxis()
@@ -236,19 +262,28 @@ def _draw_walls(axis, maze) -> None:
     from matplotlib.colors import ListedColormap
 
     walls = np.ma.masked_where(~maze.walls, maze.walls)
-    axis.pcolormesh(*maze.edges, walls.T, cmap=ListedColormap([WALL_COLOR]), zorder=1)
+    color = ListedColormap([WALL_COLOR])
+    axis.pcolormesh(*maze.edges, walls.T, cmap=color, zorder=1)
 
 
 def _draw_goal(axis, goal, radius: float, color: str) -> None:
     from matplotlib.patches import Circle
 
-    axis.add_patch(Circle(goal, radius, facecolor=color, alpha=0.25, lw=0))
-    axis.add_patch(Circle(goal, radius, fill=False, edgecolor=color, lw=1.5))
+    disc = Circle(goal, radius, facecolor=color, alpha=0.25, lw=0)
+    edge = Circle(goal, radius, fill=False, edgecolor=color, lw=1.5)
+    axis.add_patch(disc)
+    axis.add_patch(edge)
 
 
 def _label(axis, position, text) -> None:
-    box = {"boxstyle": "round", "facecolor": "white", "alpha": 0.7, "lw": 0}
-    axis.annotate(text, position, ha="center", va="center", weight="bold", bbox=box, zorder=4)
+    style = {
+        "ha": "center",
+        "va": "center",
+        "weight": "bold",
+        "bbox": {"boxstyle": "round", "facecolor": "white", "alpha": 0.7, "lw": 0},
+        "zorder": 4,
+    }
+    axis.annotate(text, position, **style)
 
 
 # ---- figures -------------------------------------------------------------------------------------

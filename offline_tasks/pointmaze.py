@@ -52,9 +52,10 @@ class PointMaze:
 
     def observe(self, states: np.ndarray) -> np.ndarray:
         """Observations (n, 4), float32, of states."""
-        position = POSITION_SCALE * (states[:, :2] - self.maze.size / 2)
-        velocity = VELOCITY_SCALE * states[:, 2:]
-        return np.concatenate((position, velocity), 1).astype(np.float32)
+        position = states[:, :2] - self.maze.size / 2
+        velocity = states[:, 2:]
+        obs = np.concatenate((POSITION_SCALE * position, VELOCITY_SCALE * velocity), 1)
+        return obs.astype(np.float32)
 
     def positions(self, states: np.ndarray) -> np.ndarray:
         """Positions (..., 2) of states."""
@@ -79,8 +80,9 @@ class PointMaze:
             blocked = self.maze.overlaps_wall(moved, HALF_WIDTH)
             position = np.where(blocked[:, None], position, moved)
             velocity[blocked, axis] *= BOUNCE
-        at_goal = ((position - self.maze.goal) ** 2).sum(1) <= GOAL_RADIUS**2
-        return np.concatenate((position, velocity), 1), np.where(at_goal, 0, -1)
+        states = np.concatenate((position, velocity), 1)
+        distance2 = ((position - self.maze.goal) ** 2).sum(1)
+        return states, np.where(distance2 <= GOAL_RADIUS**2, 0, -1)
 
     def steer(self, obs: np.ndarray, target: np.ndarray) -> np.ndarray:
         """Actions (n, 2), not clipped, towards the cells numbered `target` (n,) on the shortest
@@ -89,7 +91,8 @@ class PointMaze:
         position = self.locate(obs)
         velocity = obs[:, 2:] / VELOCITY_SCALE
         here = self.maze.cell_numbers(position)
-        waypoint = self.maze.cells[self.maze.toward[here, target]]
+        following = self.maze.toward[here, target]
+        waypoint = self.maze.cells[following]
         return 4 * (waypoint - position) - 8 * velocity
 
     def behavior(self, rng):
@@ -113,7 +116,8 @@ class PointMaze:
         distance = self.maze.distance
         allowed = (distance >= SHORTEST_TRIP) & (distance <= self.longest_trip)
         goal = self.maze.cell_numbers(self.maze.goal[None])
-        origin = rng.choice(np.delete(np.arange(len(distance)), goal), num_trips)
+        origins = np.delete(np.arange(len(distance)), goal)
+        origin = rng.choice(origins, num_trips)
         score = rng.random((num_trips, len(distance)))
         score[~allowed[origin]] = -1
         return origin, score.argmax(1)
