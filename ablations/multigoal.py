@@ -126,7 +126,7 @@ def run(options: Arguments) -> None:
     if options.seeds < 1:
         raise ValueError(f"--seeds is {options.seeds}; it must be at least 1")
     if options.quick:
-        options = replace(options, seeds=1, num_updates=300)
+        options = replace(options, seeds=1, num_updates=min(options.num_updates, 300))
     torch.set_num_threads(1)
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 """The sweeps: exact answers of the temperature, one switch per design choice, K and times."""
 
+import importlib
 import json
 import math
 import re
@@ -300,9 +301,21 @@ def test_every_policy_acts_in_every_round():
     assert calls == 2 * (5 * ["a"] + 10 * [(3,)])  # the first call of a turn is not timed
 
 
-def test_inference_time_has_every_row(tmp_path, capsys):
+def test_inference_time_has_every_row(tmp_path, monkeypatch, capsys):
     options = inference_time.Arguments(hidden_dim=8, seeds=2)
-    for policy in inference_time.policies(options).values():
+    given = []  # the arguments of every policy
+    for name in ("gtp_offline", "diffusion_ql", "consistency_ac"):
+        script = importlib.import_module(name)
+
+        def make_act(nets, args, seed, usual=script.make_act):
+            given.append((args.num_steps, args.num_candidates))
+            return usual(nets, args, seed)
+
+        monkeypatch.setattr(script, "make_act", make_act)
+    rows = inference_time.policies(options).values()
+    cases = [(steps, candidates) for _, steps, candidates in inference_time.POLICIES.values()]
+    assert given == [case for case in cases for _ in range(2)]
+    for policy in rows:
         assert len(policy.acts) == 2 and not policy.trained
         assert policy.acts[0](np.zeros(17, np.float32)).shape == (6,)
     assert call(inference_time, "--quick", "--out", tmp_path) == 0

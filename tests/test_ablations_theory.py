@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -192,7 +193,7 @@ def test_loss_gap_of_gaussian_data():
 @pytest.fixture
 def coarse(monkeypatch):
     """Fewer points of time and levels, for runs of the whole script in a second or two."""
-    cases = {name: (case[0], (11, 21), *case[2:]) for name, case in theory.CASES.items()}
+    cases = {name: replace(case, counts=(11, 21)) for name, case in theory.CASES.items()}
     monkeypatch.setattr(theory, "CASES", cases)
     monkeypatch.setattr(theory, "LEVELS", theory.LEVELS[5::10])
 
