@@ -71,9 +71,10 @@ def arguments(script, options: Arguments):
         script.default_args(env_id=ENV_ID, device=options.device),
         num_updates=options.num_updates,
         eval_freq=max(1, options.num_updates // 4),
-        hidden_dim=64 if options.quick else 256,
         tensorboard=False,
     )
+    if options.quick:
+        args = replace(args, hidden_dim=64, num_holdout=200, num_eval_episodes=100)
     if hasattr(args, "eta"):  # gtp_bc.py only clones
         args = replace(args, eta=0.0, num_candidates=1)
     return args

@@ -150,7 +150,7 @@ def draw(runs: dict[str, dict], path: Path) -> None:
 
 
 def trainings(options: Options) -> dict[str, list[str]]:
-    """{run: its command} for every TASK=FILE and script; ValueError for a file that is not there."""
+    """{run: its command} for every TASK=FILE and script; ValueError for a file that is absent."""
     commands = {}
     for pair in options.data:
         task, _, file = pair.partition("=")

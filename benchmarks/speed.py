@@ -371,7 +371,7 @@ def measure_updates(options: Options, data: dict) -> list[dict]:
 
 
 def measure_against(options: Options, data: dict) -> list[dict]:
-    """Rows of name, updates per second of these scripts and of the others, their ratio (medians)."""
+    """Rows of name, updates per second here and there, their ratio (medians)."""
     here = contestants(options, data, ROOT)
     there = contestants(options, data, Path(options.against).resolve())
     runners = {}
