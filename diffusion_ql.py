@@ -19,19 +19,8 @@ diffusion of few steps. Time runs from data to noise: t = 1, ..., T, index t - 1
     sample_actions        x_{t-1} ~ q(x_{t-1} | x_t, clipped estimate of a), from x_T ~ N(0, I)
     q_loss                L_q = -E[Q_i(s, a')] / E|Q_j(s, a')|, i != j; actor loss = L_d + eta L_q
 
-Against the reference code: without a flag this script does what that code does when it runs.
-1. It also trains the critic with eta = 0 and acts by it; so here, unless with --num-candidates 1.
-2. It acts with the online actor: the action among 50 by softmax of the smaller Q of the target
-   critic. --num-candidates 1 is the policy itself, --eval-actor ema the averaged actor.
-3. The averaged actor is the initial one for 1000 updates and then follows every fifth update: TD
-   targets come from an untrained actor at first (--ema-start 1 --ema-every 1: at once).
-4. Offline model selection should take the evaluation with the k-th lowest L_d. It takes the one
-   whose index is the rank of evaluation k (--selection offline); --selection offline-fixed is what
-   was meant. results.json has it as "selected", beside "last" and "best". L_d is the mean since
-   the line of the log before; the reference's is since the evaluation before (--log-freq).
-5. Its cosine decay of the learning rate moves once an evaluation, by 0.1 % in all: none here.
-6. Rows of its table for Adroit and Kitchen are absent, as d4rl_tasks.py has no such environments.
-   multigoal has eta = 0 and one candidate by default, to compare the four scripts' cloning.
+Without a flag this script does what the reference code does when it runs, odd things included:
+docs/differences.md lists them, and the flags that undo them.
 """
 
 import contextlib
@@ -40,12 +29,16 @@ import io
 import json
 import math
 import os
+import platform
+import re
+import shlex
+import subprocess
 import sys
 import time
 import warnings
 import zipfile
 from copy import deepcopy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from importlib import import_module, metadata
 from pathlib import Path
@@ -61,163 +54,222 @@ import tyro
 from torch import nn
 from torch.optim.adam import adam
 
+# ----------------------------------------- arguments ------------------------------------------
+
 
 @dataclass(unsafe_hash=True)
 class Args:
-    """Diffusion-QL. [x]: the value by default, [task]: of the reference code's table."""
+    """Diffusion-QL. With --env-id X, --help shows the values for task X."""
 
     # --- shared: arguments of every script ---
-    env_id: str | None = None  # D4RL task, multigoal-v0 or another Gymnasium id [multigoal-v0]
-    dataset_path: str | None = None  # HDF5 or NPZ file with D4RL's keys [downloaded for env_id]
-    run_dir: str | None = None  # receives everything [runs/{task}__{script}__{seed}__{time}]
-    resume: str | None = None  # continue the run in this directory, with its own arguments
-    eval_only: str | None = None  # no training: evaluate this run directory or checkpoint
-    capture_video: str | None = None  # with --eval-only: film an episode into this .gif or .mp4
+    env_id: str = ""  # a D4RL task, multigoal-v0, or a Gymnasium id (module:Id-v0)
+    dataset_path: str = ""  # HDF5 or NPZ file with D4RL's keys; the task's own if empty
+    run_dir: str = ""  # receives everything; runs/{task}__{script}__{seed}__{time} if empty
+    resume: str = ""  # continue the run in this directory, with its own arguments
     seed: int = 0  # of the networks, the batches and the evaluation
-    device: str | None = None  # cpu, cuda, cuda:1, ... [cuda where there is one]
+    device: str = "auto"  # cpu, cuda, cuda:1, ...; auto: cuda where there is one
     num_threads: int = 1  # CPU threads; more do not help networks of this size
     compile: bool = False  # torch.compile the update: a slow start, then faster
     cuda_graphs: bool = False  # with --compile on a GPU: replay its kernels as CUDA graphs
     tensorboard: bool = True  # write TensorBoard events
-    num_updates: int | None = None  # training iterations [task]
+    num_updates: int = 100_000  # training iterations
     batch_size: int = 256  # transitions per update
-    eval_freq: int | None = None  # updates between evaluations [num_updates // 20]
-    num_eval_episodes: int | None = None  # episodes per evaluation [task]
+    eval_freq: int = 0  # updates between evaluations; 0: a twentieth of num_updates
+    num_eval_episodes: int = 10  # episodes per evaluation
     checkpoint_freq: int = 5000  # updates between checkpoints
     log_freq: int = 500  # updates per line of the log; metrics are means over them
-    num_holdout: int | None = None  # transitions held out for the energy score [2000, at most 10 %]
+    num_holdout: int = 2000  # transitions held out for the energy score, at most a tenth
     fix_timeouts: bool = False  # antmaze-v0: drop transitions that jump between episodes
-    reward_scale: float | None = None  # r' = reward_scale (r + reward_shift) [task]
-    reward_shift: float | None = None  # see reward_scale [task]
-    learning_rate: float | None = None  # Adam's, of the actor [task]
-    grad_norm: float | None = None  # largest norm of a gradient, 0: no clipping [task]
+    reward_scale: float = 1.0  # r' = reward_scale (r + reward_shift)
+    reward_shift: float = 0.0  # see reward_scale
+    learning_rate: float = 3e-4  # Adam's, of the actor
+    grad_norm: float = 0.0  # largest norm of a gradient; 0: no clipping
     tau: float = 0.005  # Polyak rate of the averaged networks (Algorithm 1, line 9)
     hidden_dim: int = 256  # width of the three hidden layers
-    divergence_bound: float = 1e6  # stop when a loss is not finite or Q is beyond this, 0: never
+    divergence_bound: float = 1e6  # stop when a loss is not finite or Q is beyond; 0: never
     # --- end shared ---
     critic_learning_rate: float = 3e-4  # Adam's, of the critic
     gamma: float = 0.99  # discount
-    max_q_backup: bool | None = None  # True: the best of 10 next actions in the TD target [task]
-    eta: float | None = None  # weight of the Q-loss; 0: cloning [task]
-    num_candidates: int | None = None  # actions to choose from by Q when acting [50; multigoal: 1]
+    max_q_backup: bool = False  # the best of 10 next actions in the TD target
+    eta: float = 1.0  # weight of the Q-loss; 0: cloning
+    num_candidates: int = 50  # actions to choose from by Q when acting; 1: no choice
     num_steps: int = 5  # T, steps of the diffusion and of the sampler
     eval_actor: Literal["online", "ema"] = "online"  # which actor acts
     ema_start: int = 1000  # updates before the averaged actor begins to follow
     ema_every: int = 5  # updates between its steps
-    selection: Literal["offline", "offline-fixed"] = "offline"  # with the reference's index, or k
-    top_k: int | None = None  # k of the offline model selection, from 0 [task]
+    selection: Literal["offline", "offline-fixed"] = "offline"  # the reference's index, or k
+    top_k: int = 1  # k of the offline model selection, from 0
 
 
-DEFAULTS = dict(
-    num_updates=100_000, num_eval_episodes=10, reward_scale=1.0, reward_shift=0.0,
-    learning_rate=3e-4, grad_norm=0.0, max_q_backup=False, eta=1.0, num_candidates=50, top_k=1,
-    num_holdout=2000,
-)  # fmt: skip
-DIFFERENCES = {}  # of a paper's letter that is one flag; here each has its own
-# the reference code's table
+# Which flags other defaults depend on: the arguments of default_args.
+DECISIVE = ("env_id", "dataset_path", "device", "num_updates")
 TASK_FIELDS = ("learning_rate", "eta", "grad_norm", "max_q_backup", "top_k")
-TASKS = {
-    "halfcheetah-medium": (3e-4, 1, 9, False, 1), "hopper-medium": (3e-4, 1, 9, False, 2),
-    "walker2d-medium": (3e-4, 1, 1, False, 1), "halfcheetah-medium-replay": (3e-4, 1, 2, False, 0),
+TASKS = {  # the reference code's table
+    "halfcheetah-medium": (3e-4, 1, 9, False, 1),
+    "hopper-medium": (3e-4, 1, 9, False, 2),
+    "walker2d-medium": (3e-4, 1, 1, False, 1),
+    "halfcheetah-medium-replay": (3e-4, 1, 2, False, 0),
     "hopper-medium-replay": (3e-4, 1, 4, False, 2),
     "walker2d-medium-replay": (3e-4, 1, 4, False, 1),
     "halfcheetah-medium-expert": (3e-4, 1, 7, False, 0),
     "hopper-medium-expert": (3e-4, 1, 5, False, 2),
-    "walker2d-medium-expert": (3e-4, 1, 5, False, 1), "antmaze-umaze": (3e-4, 0.5, 2, False, 2),
-    "antmaze-umaze-diverse": (3e-4, 2, 3, True, 2), "antmaze-medium-play": (1e-3, 2, 2, True, 1),
-    "antmaze-medium-diverse": (3e-4, 3, 1, True, 1), "antmaze-large-play": (3e-4, 4.5, 10, True, 2),
+    "walker2d-medium-expert": (3e-4, 1, 5, False, 1),
+    "antmaze-umaze": (3e-4, 0.5, 2, False, 2),
+    "antmaze-umaze-diverse": (3e-4, 2, 3, True, 2),
+    "antmaze-medium-play": (1e-3, 2, 2, True, 1),
+    "antmaze-medium-diverse": (3e-4, 3, 1, True, 1),
+    "antmaze-large-play": (3e-4, 4.5, 10, True, 2),
     "antmaze-large-diverse": (3e-4, 3.5, 7, True, 1),
-}  # fmt: skip
+}
 
 
-# --- shared: resolve_args ---
-def resolve_args(args: Args) -> Args:
-    """Fill in what was not given (--literal, task's row, defaults); ValueError for a bad value."""
-    env_id = args.env_id or (None if args.dataset_path else "multigoal-v0")
-    if env_id:
-        tasks().check_env_id(env_id)
-    chosen = DEFAULTS | {name: pair[args.literal] for name, pair in DIFFERENCES.items()}
-    if (task := (env_id or "").rpartition("-v")[0]) in TASKS:
-        chosen |= dict(zip(TASK_FIELDS, TASKS[task], strict=True), num_updates=2 * 10**6)
-    if task.startswith("antmaze"):  # r' = 4 (r - 0.5), as in Diffusion-QL's code
-        chosen |= dict(num_updates=10**6, num_eval_episodes=100, reward_scale=4, reward_shift=-0.5)
-    elif task.startswith("multigoal"):  # Fig. 7; not in Table 4
-        chosen |= dict(learning_rate=1e-3, num_updates=8_000, num_eval_episodes=1_000)
-        chosen |= {} if "unequal" in task else dict(eta=0.0, num_candidates=1, num_updates=4_000)
-    chosen = {name: value for name, value in chosen.items() if getattr(args, name, 0) is None}
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    args = replace(args, env_id=env_id, device=device, **chosen)
-    most = dict(learning_rate=1, critic_learning_rate=1, tau=1, gamma=1, eta=1e6, sigma_max=1e6)
-    for k, v in vars(args).items():
-        count = "int" in str(Args.__annotations__[k]) and k not in ("seed", "num_holdout", "top_k")
-        low, high = -math.inf if "reward" in k else int(count), most.get(k, math.inf)
-        if isinstance(v, int | float) and not low <= v <= high:  # also refuses NaN
-            raise ValueError(f"--{k.replace('_', '-')} is {v}; give a number from {low} to {high}")
-    if not 1e-4 <= getattr(args, "sigma_min", 1) < getattr(args, "sigma_max", 2):
-        raise ValueError(f"--sigma-min {args.sigma_min} must lie in [0.0001, {args.sigma_max})")
-    args.eval_freq = args.eval_freq or max(1, args.num_updates // 20)
-    if args.device != "cpu" and not (torch.cuda.is_available() and args.device.startswith("cuda")):
-        raise ValueError(f"--device {args.device} is not to be had on this machine; give cpu")
-    if args.compile and torch.__version__ < "2.11":
-        raise ValueError(f"--compile needs PyTorch 2.11 or newer, this is {torch.__version__}")
-    return args
+def default_args(
+    env_id: str = "", dataset_path: str = "", device: str = "auto", num_updates: int = 0
+) -> Args:
+    """The arguments of a task, as in the reference code's table.
+
+    Of multigoal-v0 where neither an id nor a file is given; num_updates: 0 for the task's.
+    """
+    env_id = env_id or ("" if dataset_path else "multigoal-v0")
+    values = task_defaults(env_id, num_updates)
+    if env_id == "multigoal-v0":
+        values |= {"eta": 0.0, "num_candidates": 1}  # Fig. 7 compares cloning
+    values["device"] = find_device(device)
+    return Args(env_id=env_id, dataset_path=dataset_path, **values)
+
+
+LARGEST = {"critic_learning_rate": 1, "gamma": 1, "eta": 1e6}
+
+
+def check_args(args):
+    """Raise ArgumentError for a value that cannot be used."""
+    check_common_args(args)
+    if args.ema_every < 1:
+        raise ArgumentError(f"--ema-every is {args.ema_every}; give a number from 1")
+
+
+# --- shared: input ---
+TASKS_FOLDER = Path(__file__).resolve().with_name("offline_tasks")
+
+
+class InputError(ValueError):
+    """What a person gave cannot be used; the message names it and the remedy."""
+
+
+class ArgumentError(InputError):
+    """A wrong argument: exit code 2 instead of 1."""
 
 
 def tasks():
-    """The module d4rl_tasks (environments, datasets, scores), which only --env-id needs."""
-    if not Path(__file__).with_name("d4rl_tasks.py").exists():
-        raise ValueError("--env-id needs d4rl_tasks.py beside this script; or use --dataset-path")
-    return import_module("d4rl_tasks")
+    """The package offline_tasks (environments, datasets, scores), which only --env-id needs."""
+    if not TASKS_FOLDER.is_dir():
+        raise ArgumentError(f"--env-id needs {TASKS_FOLDER}; or use --dataset-path")
+    return import_module("offline_tasks")
 
 
+def find_device(device):
+    """auto -> cuda where there is one, else cpu; any other name as it is."""
+    available = "cuda" if torch.cuda.is_available() else "cpu"
+    return available if device == "auto" else device
+
+
+def task_defaults(env_id, num_updates):
+    """The task's row of TASKS and what depends on the kind of task alone."""
+    task = env_id.rpartition("-v")[0]
+    values = {}
+    if task in TASKS:
+        values = dict(zip(TASK_FIELDS, TASKS[task], strict=True))
+        values["num_updates"] = 2_000_000
+    if task.startswith("antmaze"):  # r' = 4 (r - 0.5), as in Diffusion-QL's code
+        values |= {"num_updates": 1_000_000, "num_eval_episodes": 100}
+        values |= {"reward_scale": 4.0, "reward_shift": -0.5}
+    elif task.startswith("multigoal"):
+        values |= {"num_updates": 8_000 if "unequal" in task else 4_000}
+        values |= {"num_eval_episodes": 1_000, "learning_rate": 1e-3}
+    if num_updates:
+        values["num_updates"] = num_updates
+    return values
+
+
+def check_common_args(args):
+    """Raise ArgumentError for a number out of its range, an unknown task or an absent device."""
+    if not (args.env_id or args.dataset_path):
+        raise ArgumentError("neither --env-id nor --dataset-path is given; name one")
+    largest = {"seed": 2**63 - 1, "learning_rate": 1, "tau": 1} | LARGEST
+    counts = ("num_", "batch_", "hidden_", "log_", "checkpoint_")
+    for name, value in vars(args).items():
+        low = int(name.startswith(counts) and name != "num_holdout")
+        low = -math.inf if name.startswith("reward_") else low
+        high = largest.get(name, math.inf)
+        if not isinstance(value, str) and not low <= value <= high:  # also refuses NaN
+            flag = name.replace("_", "-")
+            raise ArgumentError(f"--{flag} is {value}; give a number from {low} to {high}")
+    if args.env_id:
+        try:
+            tasks().check_env_id(args.env_id)
+        except ValueError as error:
+            raise ArgumentError(str(error)) from error
+    on_gpu = args.device.startswith("cuda") and torch.cuda.is_available()
+    if args.device != "cpu" and not on_gpu:
+        raise ArgumentError(f"--device {args.device} is not to be had on this machine; give cpu")
+    if args.compile and torch.__version__ < "2.11":
+        raise ArgumentError(f"--compile needs PyTorch 2.11 or newer, this is {torch.__version__}")
+
+
+def parse_args(argv) -> Args:
+    """The command line, read twice: first for what the defaults depend on, then with them."""
+    words = [word for word in argv if word not in ("-h", "--help")]
+    start = Args(num_updates=0)  # 0: not given
+    given, unknown = tyro.cli(Args, args=words, default=start, return_unknown_args=True)
+    if {"true", "false"} & {word.lower() for word in unknown}:
+        raise ArgumentError(f"{' '.join(unknown)}: a switch takes no value; give --x or --no-x")
+    if given.resume:
+        return tyro.cli(Args, args=argv, default=resume_args(given.resume))
+    decisive = {name: getattr(given, name) for name in DECISIVE}
+    return tyro.cli(Args, args=argv, default=default_args(**decisive))
+
+
+# --- end shared ---
+# ------------------------------------------ networks ------------------------------------------
+
+
+# --- shared: networks ---
 class EnsembleLinear(nn.Module):
     """`size` linear layers as one product, (size, B, in_dim) -> (size, B, out_dim)."""
 
-    def __init__(self, size: int, in_dim: int, out_dim: int):
+    def __init__(self, size, in_dim, out_dim):
         super().__init__()
         bound = in_dim**-0.5  # nn.Linear's initialisation
         self.weight = nn.Parameter(torch.empty(size, in_dim, out_dim).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(size, 1, out_dim).uniform_(-bound, bound))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x):
         return torch.baddbmm(self.bias, x, self.weight)
 
 
 class Mish(nn.Module):
     """x tanh(softplus(x)) = x m / (m + 1) with m = e^x + e^2x / 2, exact but for rounding."""
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x):
         if x.is_cuda or x.numel() < 4096:
-            return nn.functional.mish(x)  # one kernel; for many on a CPU the formula is faster
+            return nn.functional.mish(x)
+        # On a CPU tanh does not vectorise: compiled updates are 1.4 times faster with this form.
         e = x.clamp(max=20).exp()
         m = torch.addcmul(e, e, e, value=0.5)
         return x * (m / (m + 1))
 
 
-def mlp(in_dim: int, hidden_dim: int, out_dim: int, linear=nn.Linear) -> nn.Sequential:
+def mlp(in_dim, hidden_dim, out_dim, linear=nn.Linear):
     """Three hidden layers with Mish, as in Diffusion-QL's code."""
-    layers = [m for i in (in_dim, hidden_dim, hidden_dim) for m in (linear(i, hidden_dim), Mish())]
-    return nn.Sequential(*layers, linear(hidden_dim, out_dim))
-
-
-def gradient_step(optimizer, network, loss, grad_norm: float) -> torch.Tensor:
-    """One step down the loss; the gradient is clipped to grad_norm (0: not) -> its norm before."""
-    params = [*network.parameters()]
-    grads = torch.autograd.grad(loss, params)
-    norm = torch.stack(torch._foreach_norm(grads)).norm()
-    grads = torch._foreach_mul(grads, ((grad_norm or math.inf) / (norm + 1e-6)).clamp(max=1))
-    if torch.compiler.is_compiling():  # the formula alone: step() would break the graph
-        state, lr = [optimizer.state[p] for p in params], optimizer.defaults["lr"]
-        m, v, steps = ([s[k] for s in state] for k in ("exp_avg", "exp_avg_sq", "step"))
-        kw = dict(beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0, amsgrad=False, maximize=False)
-        with torch.no_grad():
-            adam(params, grads, m, v, [], [n.double() for n in steps], lr=lr, capturable=True, **kw)
-            torch._foreach_add_(steps, 1)
-    else:
-        for parameter, grad in zip(params, grads, strict=True):
-            parameter.grad = grad
-        optimizer.step()
-    return norm
+    return nn.Sequential(
+        linear(in_dim, hidden_dim),
+        Mish(),
+        linear(hidden_dim, hidden_dim),
+        Mish(),
+        linear(hidden_dim, hidden_dim),
+        Mish(),
+        linear(hidden_dim, out_dim),
+    )
 
 
 # --- end shared ---
@@ -228,7 +280,7 @@ class NoisePredictor(nn.Module):
     """The actor: the noise in x at index t. obs (B, obs_dim), x (..., B, action_dim), t (B, 1) or
     (1, 1) -> (..., B, action_dim)"""
 
-    def __init__(self, obs_dim: int, action_dim: int, hidden_dim=256, num_steps=5):
+    def __init__(self, obs_dim, action_dim, hidden_dim=256, num_steps=5):
         super().__init__()
         self.noise_dim = num_steps * action_dim  # the sampler draws noise at every step
         self.register_buffer("frequencies", torch.logspace(0, -4, 8), persistent=False)
@@ -238,15 +290,55 @@ class NoisePredictor(nn.Module):
     def forward(self, obs, x, t):
         angles = t * self.frequencies
         embedding = self.embed(torch.cat((angles.sin(), angles.cos()), 1))
-        obs, embedding = (v.expand(*x.shape[:-1], -1) for v in (obs, embedding))
+        embedding = embedding.expand(*x.shape[:-1], -1)
+        obs = obs.expand(*x.shape[:-1], -1)
         return self.net(torch.cat((x, embedding, obs), -1))
 
 
+# --- shared: critic ---
+class Critic(nn.Module):
+    """Two Q: obs (B, obs_dim), actions (..., B, action_dim) -> (2, ..., B)."""
+
+    def __init__(self, obs_dim, action_dim, hidden_dim=256):
+        super().__init__()
+        self.net = mlp(obs_dim + action_dim, hidden_dim, 1, lambda i, o: EnsembleLinear(2, i, o))
+
+    def forward(self, obs, actions):
+        pairs = torch.cat((obs.expand(*actions.shape[:-1], -1), actions), -1)
+        q = self.net(pairs.flatten(0, -2).expand(2, -1, -1))
+        return q.view(2, *actions.shape[:-1])
+
+
+# --- end shared ---
+def make_networks(args, obs_dim, action_dim):
+    """The actor, two critics and their averages; plain cloning has no critic."""
+    actor = NoisePredictor(obs_dim, action_dim, args.hidden_dim, args.num_steps)
+    nets = nn.ModuleDict({"actor": actor, "actor_ema": deepcopy(actor)})
+    if args.eta > 0 or args.num_candidates > 1:
+        nets["critic"] = Critic(obs_dim, action_dim, args.hidden_dim)
+        nets["critic_target"] = deepcopy(nets["critic"])
+    return nets
+
+
+def make_optimizers(nets, args):
+    """Adam for the actor and for both critics."""
+    rates = {"actor": args.learning_rate, "critic": args.critic_learning_rate}
+    return {
+        name: torch.optim.Adam(nets[name].parameters(), lr=rate, fused=True)
+        for name, rate in rates.items()
+        if name in nets
+    }
+
+
+# ------------------------------------------- times --------------------------------------------
+
+
 @lru_cache
-def vp_schedule(num_steps: int, device="cpu", dtype=torch.float32) -> torch.Tensor:
+def vp_schedule(num_steps, device="cpu", dtype=torch.float32):
     """abar, c1, c2, std and the index t - 1, (5, T, 1), for t = 1, ..., T: q(x_{t-1} | x_t, a) has
     the mean c1 a + c2 x_t and the standard deviation std."""
-    b_min, b_max, t = 0.1, 10.0, torch.arange(1, num_steps + 1, dtype=torch.float64)[:, None]
+    b_min, b_max = 0.1, 10.0
+    t = torch.arange(1, num_steps + 1, dtype=torch.float64)[:, None]
     alpha = (-b_min / num_steps - (b_max - b_min) * (2 * t - 1) / (2 * num_steps**2)).exp()
     abar = alpha.cumprod(0)
     previous = abar / alpha  # abar_{t-1}
@@ -255,6 +347,9 @@ def vp_schedule(num_steps: int, device="cpu", dtype=torch.float32) -> torch.Tens
     c2 = alpha.sqrt() * (1 - previous) / (1 - abar)
     std = ((1 - alpha) * (1 - previous) / (1 - abar)).clamp(min=1e-20).sqrt()
     return torch.stack((abar, c1, c2, std, t - 1)).to(device, dtype)
+
+
+# ------------------------------------------- losses -------------------------------------------
 
 
 def forward_process(actions, noise, t, schedule):
@@ -274,16 +369,27 @@ def q_loss(critic, obs, new_actions, coin):
     """L_q: minus the mean of the Q that the coin (1,), 0 or 1, shows, over the other's mean
     absolute value, a scalar."""
     q = critic(obs, new_actions)
-    return -(q.mean(1) / q.detach().abs().mean(1).flip(0))[coin].sum()
+    scale = q.detach().abs().mean(1).flip(0)
+    return -(q.mean(1) / scale)[coin].sum()
 
 
 # --- end shared ---
+# --- shared: TD target ---
+def td_target(critic_target, rewards, terminals, next_obs, next_actions, gamma):
+    """r + gamma (1 - terminal) min_j max_n Q_target_j(s', a'_n), (B,) (Eq. 16, it has no mask)."""
+    q = critic_target(next_obs, next_actions).detach()
+    return rewards + gamma * (1 - terminals) * q.amax(1).amin(0)
 
 
-def sample_actions(actor, obs, noise, schedule) -> torch.Tensor:
+# --- end shared ---
+# ------------------------------------------ sampler -------------------------------------------
+
+
+def sample_actions(actor, obs, noise, schedule):
     """From x_T = noise[0] back to the action, with fresh noise at each step but the last:
     obs (B, obs_dim), noise (T, ..., B, action_dim) -> actions like noise[0], in [-1, 1]."""
-    x, (abar, c1, c2, std, index) = noise[0], schedule
+    x = noise[0]
+    abar, c1, c2, std, index = schedule
     for i in reversed(range(len(index))):
         predicted = actor(obs, x, index[i : i + 1])
         clean = ((x - (1 - abar[i]).sqrt() * predicted) / abar[i].sqrt()).clamp(-1, 1)
@@ -294,7 +400,7 @@ def sample_actions(actor, obs, noise, schedule) -> torch.Tensor:
 
 
 @torch.no_grad()
-def policy_samples(nets, obs, noise, num_steps: int, args: Args) -> torch.Tensor:
+def policy_samples(nets, obs, noise, num_steps, args):
     """Actions for obs (B, obs_dim), chosen by no critic. noise (..., B, num_steps action_dim) has
     that of every step of the sampler -> (..., B, action_dim)"""
     actor = nets["actor_ema" if args.eval_actor == "ema" else "actor"]
@@ -302,37 +408,59 @@ def policy_samples(nets, obs, noise, num_steps: int, args: Args) -> torch.Tensor
     return sample_actions(actor, obs, noise, vp_schedule(num_steps, args.device))
 
 
-# --- shared: critic ---
-class Critic(nn.Module):
-    """Two Q: obs (B, obs_dim), actions (..., B, action_dim) -> (2, ..., B)."""
-
-    def __init__(self, obs_dim: int, action_dim: int, hidden_dim=256):
-        super().__init__()
-        self.net = mlp(obs_dim + action_dim, hidden_dim, 1, lambda i, o: EnsembleLinear(2, i, o))
-
-    def forward(self, obs, actions):
-        pairs = torch.cat((obs.expand(*actions.shape[:-1], -1), actions), -1)
-        return self.net(pairs.flatten(0, -2).expand(2, -1, -1)).view(2, *actions.shape[:-1])
+# ------------------------------------------- update -------------------------------------------
 
 
-def td_target(critic_target, rewards, terminals, next_obs, next_actions, gamma) -> torch.Tensor:
-    """r + gamma (1 - terminal) min_j max_n Q_target_j(s', a'_n), (B,) (Eq. 16, it has no mask)."""
-    q = critic_target(next_obs, next_actions).detach()
-    return rewards + gamma * (1 - terminals) * q.amax(1).amin(0)
+# --- shared: gradient steps ---
+def gradient_step(optimizer, network, loss, grad_norm):
+    """One step down the loss; the gradient is clipped to grad_norm (0: not) -> its norm before."""
+    parameters = list(network.parameters())
+    if torch.compiler.is_compiling():
+        return compiled_gradient_step(optimizer, parameters, loss, grad_norm or math.inf)
+    optimizer.zero_grad()
+    loss.backward(inputs=parameters)  # none for the other networks in the loss: less to compute
+    norm = nn.utils.clip_grad_norm_(parameters, grad_norm or math.inf)
+    optimizer.step()
+    return norm
+
+
+def compiled_gradient_step(optimizer, parameters, loss, grad_norm):
+    """The same inside a compiled update: backward() and step() would break it into several graphs,
+    and a single one is 1.2 times as fast (docs/speed.md)."""
+    gradients = torch.autograd.grad(loss, parameters)
+    norm = torch.stack(torch._foreach_norm(gradients)).norm()
+    gradients = torch._foreach_mul(gradients, (grad_norm / (norm + 1e-6)).clamp(max=1))
+    states = [optimizer.state[parameter] for parameter in parameters]
+    first, second, steps = ([s[k] for s in states] for k in ("exp_avg", "exp_avg_sq", "step"))
+    counted = [step.double() for step in steps]  # adam adds 1 to these copies only
+    rates = {"lr": optimizer.defaults["lr"], "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
+    switches = {"weight_decay": 0, "amsgrad": False, "maximize": False, "capturable": True}
+    with torch.no_grad():
+        adam(parameters, gradients, first, second, [], counted, **rates, **switches)
+        torch._foreach_add_(steps, 1)
+    return norm
+
+
+def polyak(target, source, tau):
+    """Move the parameters of target by tau towards those of source (Algorithm 1, line 9)."""
+    with torch.no_grad():
+        torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), tau)
+
+
+def compiled_update(data, optimizers, args):
+    """update_networks as one graph; CUDA graphs read data and Adam's averages where they are."""
+    torch._dynamo.config.trace_autograd_ops = True  # autograd.grad inside the graph
+    if args.device != "cpu":  # or inductor of torch 2.11 fails with a critic in the graph
+        torch._inductor.config.loop_ordering_after_fusion = False
+    states = [state for item in optimizers.values() for state in item.state.values()]
+    for group in [data, *states]:
+        for tensor in group.values():
+            torch._dynamo.mark_static_address(tensor)
+    return torch.compile(update_networks, mode="reduce-overhead" if args.cuda_graphs else None)
 
 
 # --- end shared ---
-def make_networks(args: Args, obs_dim: int, action_dim: int) -> nn.ModuleDict:
-    """The actor, two critics and their averages; plain cloning has no critic."""
-    actor = NoisePredictor(obs_dim, action_dim, args.hidden_dim, args.num_steps)
-    nets = nn.ModuleDict({"actor": actor, "actor_ema": deepcopy(actor)})
-    if args.eta > 0 or args.num_candidates > 1:
-        nets["critic"] = Critic(obs_dim, action_dim, args.hidden_dim)
-        nets["critic_target"] = deepcopy(nets["critic"])
-    return nets
-
-
-def draw_inputs(update: int, data: dict, generator, args: Args) -> dict[str, torch.Tensor]:
+def draw_inputs(update, data, generator, args):
     """A batch's rows and all else that is random or scheduled in an update, of fixed shapes."""
     samples = 1 + (10 if args.max_q_backup else 1)  # for the actor's actions and the next ones
     shape = (args.batch_size, data["actions"].shape[1])
@@ -340,37 +468,38 @@ def draw_inputs(update: int, data: dict, generator, args: Args) -> dict[str, tor
     return {
         "rows": torch.randint(len(data["rows"]), shape[:1], **own),
         "t": torch.randint(args.num_steps, shape[:1], **own),
-        "noise": torch.randn(shape, **own), "coin": torch.randint(2, (1,), **own),
+        "noise": torch.randn(shape, **own),
+        "coin": torch.randint(2, (1,), **own),
         "normal": torch.randn(args.num_steps, samples, *shape, **own),
-        "ema_rate": ema_rate(update, args), "schedule": vp_schedule(args.num_steps, args.device),
-    }  # fmt: skip
+        "ema_rate": ema_rate(update, args),
+        "schedule": vp_schedule(args.num_steps, args.device),
+    }
 
 
 # --- shared: averages ---
-def ema_rate(update: int, args: Args) -> torch.Tensor:
+def ema_rate(update, args):
     """How far the averaged actor goes to the actor at an update (from 0), a scalar."""
     due = update >= args.ema_start and update % args.ema_every == 0
     return torch.full((), args.tau if due else 0.0, device=args.device)
 
 
-def update_averages(nets, ema_rate, tau: float) -> None:
-    """Move actor_ema by ema_rate and critic_target by tau."""
+def update_averages(nets, ema_rate, tau):
+    """Move actor_ema by ema_rate, a tensor, and critic_target by tau."""
     actor = nets["actor"].parameters()
-    for average, parameter in zip(nets["actor_ema"].parameters(), actor, strict=True):
-        average.lerp_(parameter, ema_rate)
+    with torch.no_grad():
+        for average, parameter in zip(nets["actor_ema"].parameters(), actor, strict=True):
+            average.lerp_(parameter, ema_rate)
     if "critic" in nets:
-        source = [*nets["critic"].parameters()]
-        torch._foreach_lerp_([*nets["critic_target"].parameters()], source, tau)
+        polyak(nets["critic_target"], nets["critic"], tau)
 
 
 # --- end shared ---
-
-
-def update_networks(nets, optimizers, data, inputs, args: Args) -> dict[str, torch.Tensor]:
+def update_networks(nets, optimizers, data, inputs, args):
     """One update of the critic, the actor and the averages, no synchronisation -> metrics."""
-    rows, schedule, metrics = data["rows"][inputs["rows"]], inputs["schedule"], {}
+    rows, schedule = data["rows"][inputs["rows"]], inputs["schedule"]
     obs, actions = data["observations"][rows], data["actions"][rows]
     actor_noise, next_noise = inputs["normal"][:, 0], inputs["normal"][:, 1:]
+    metrics = {}
     if "critic" in nets:
         rewards, terminals = data["rewards"][rows], data["terminals"][rows]
         next_obs, target_net = data["next_observations"][rows], nets["critic_target"]
@@ -380,8 +509,8 @@ def update_networks(nets, optimizers, data, inputs, args: Args) -> dict[str, tor
         q = nets["critic"](obs, actions)
         loss = (q - target).square().mean(1).sum()
         norm = gradient_step(optimizers["critic"], nets["critic"], loss, args.grad_norm)
-        metrics |= {"critic": loss, "critic_grad_norm": norm, "q_mean": q.mean()}
-        metrics["target_q"] = target.mean()
+        metrics |= {"critic": loss, "critic_grad_norm": norm}
+        metrics |= {"q_mean": q.mean(), "target_q": target.mean()}
     loss = bc_loss(nets["actor"], obs, actions, inputs["noise"], inputs["t"], schedule)
     metrics["bc"] = loss
     if args.eta > 0:  # the gradient goes through all steps of the sampler
@@ -390,136 +519,199 @@ def update_networks(nets, optimizers, data, inputs, args: Args) -> dict[str, tor
         loss = loss + args.eta * metrics["q"]
     metrics["actor"] = loss
     norm = gradient_step(optimizers["actor"], nets["actor"], loss, args.grad_norm)
-    with torch.no_grad():
-        update_averages(nets, inputs["ema_rate"], args.tau)
+    update_averages(nets, inputs["ema_rate"], args.tau)
     metrics["actor_grad_norm"] = norm
     return {name: metric.detach() for name, metric in metrics.items()}
 
 
-def select(results: dict, args: Args) -> dict:
-    """The evaluations that results.json names: the last, the best by score, else by energy, and
-    the one that the reference code selects offline, by L_d."""
-    rows = results["evaluations"]
-    key, *_ = (k for k in ("normalized_score", "energy_score", "update") if rows[-1][k] is not None)
-    ranked = sorted(rows, key=lambda row: row[key] or 0)
-    chosen = {"last": rows[-1], "best": ranked[0 if key == "energy_score" else -1]}
-    order = np.argsort([losses["bc"] for losses in results["losses"]], kind="stable")
-    k = min(args.top_k, len(order) - 1)
-    index = order[k] if args.selection == "offline-fixed" else np.flatnonzero(order == k)[0]
-    return chosen | {"selected": rows[index]}
+# -------------------------------------------- data --------------------------------------------
 
 
-# --- shared: data, evaluation, checkpoint, train ---
-def load_transitions(path, max_episode_steps: int | None = None) -> dict[str, np.ndarray]:
-    """D4RL's qlearning_dataset of an HDF5 or NPZ file: float32 observations, next_observations
-    (n, obs_dim), actions (n, action_dim), rewards, terminals (n,); ValueError for a bad file."""
-    ranks = {"observations": 2, "actions": 2, "rewards": 1, "terminals": 1, "timeouts": 1}
+# --- shared: data ---
+def read_arrays(path):
+    """The arrays of D4RL's keys in an HDF5 or NPZ file, float32; ValueError if there are none."""
+    keys = ["observations", "actions", "rewards", "terminals", "timeouts"]
     try:
         open(path, "rb").close()  # says plainly what is wrong with a folder or an absent file
         npz = zipfile.is_zipfile(path)
         with np.load(path, allow_pickle=False) if npz else h5py.File(path, "r") as file:
-            keys = [*ranks][: 4 + ("timeouts" in file)]
-            if kinds := {k: str(file[k].dtype) for k in keys if file[k].dtype.kind not in "fiub"}:
-                raise TypeError(f"no numbers but {kinds}")
-            arrays = {key: file[key].astype(np.float32)[()] for key in keys}  # h5py: as it reads
+            keys = [key for key in keys if key != "timeouts" or key in file]
+            odd = [key for key in keys if file[key].dtype.kind not in "fiub"]
+            if odd:
+                raise TypeError(f"{odd[0]} holds no numbers but {file[odd[0]].dtype}")
+            return {key: file[key].astype(np.float32)[()] for key in keys}  # h5py: as it reads
     except Exception as error:  # h5py and zipfile raise many kinds for a damaged file
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"dataset {path} cannot be read as HDF5 or NPZ: {reason}") from error
-    arrays = {k: v.squeeze() if ranks[k] == 1 else v for k, v in arrays.items()}  # also (N, 1)
-    shapes, count = {k: v.shape for k, v in arrays.items()}, len(arrays["observations"])
+
+
+def load_transitions(path, max_episode_steps=None):
+    """D4RL's qlearning_dataset of an HDF5 or NPZ file: float32 observations, next_observations
+    (n, obs_dim), actions (n, action_dim), rewards, terminals (n,); ValueError for a bad file."""
+    arrays = read_arrays(path)
+    for key in arrays.keys() - {"observations", "actions"}:
+        arrays[key] = arrays[key].squeeze()  # also (N, 1)
+    count = len(arrays["observations"])
+    shapes = {key: array.shape for key, array in arrays.items()}
     for key, array in arrays.items():
-        if array.ndim != ranks[key] or len(array) != count or not array.size:
+        rank = 2 if key in ("observations", "actions") else 1
+        if array.ndim != rank or len(array) != count or not array.size:
             raise ValueError(f"dataset {path}: {key} needs a row per step, two at least: {shapes}")
         if not np.isfinite(array).all():
             raise ValueError(f"dataset {path}: {key} has NaN or infinity; remove those rows")
-    if (largest := np.abs(arrays["actions"]).max()) > 1 + 1e-3:
+    largest = np.abs(arrays["actions"]).max()
+    if largest > 1 + 1e-3:
         raise ValueError(f"dataset {path}: actions reach {largest:g}; rescale them to [-1, 1]")
     if largest > 1:
         warnings.warn(f"dataset {path}: actions up to {largest:.7g} clipped to 1", stacklevel=2)
         np.clip(arrays["actions"], -1, 1, out=arrays["actions"])
-    ends, cut = arrays["terminals"] > 0, arrays.get("timeouts", np.zeros(count)) > 0
-    if "timeouts" not in arrays and max_episode_steps:
-        start = -1  # D4RL counts an episode's steps from 1 after a terminal state, else from 0
-        for end in [*np.flatnonzero(ends), count - 1]:
+    keep = np.flatnonzero(~timeouts(arrays, max_episode_steps)[:-1])
+    if not len(keep):
+        raise ValueError(f"dataset {path} has no transition in {count} rows; it takes two or more")
+    data = {"next_observations": arrays["observations"][keep + 1]}
+    for key in ("observations", "actions", "rewards"):
+        data[key] = arrays.pop(key)[keep]  # pop: large files fit twice
+    data["terminals"] = (arrays["terminals"][keep] > 0).astype(np.float32)
+    return data
+
+
+def timeouts(arrays, max_episode_steps):
+    """The rows that end an episode by its length (N,): from the file, else counted as by D4RL."""
+    if "timeouts" in arrays:
+        return arrays["timeouts"] > 0
+    terminals = arrays["terminals"] > 0
+    cut = np.zeros(len(terminals), dtype=bool)
+    if max_episode_steps:
+        start = -1  # an episode's steps count from 1 after a terminal state, else from 0
+        for end in [*np.flatnonzero(terminals), len(terminals) - 1]:
             cut[start + max_episode_steps : end + 1 : max_episode_steps] = True
             start = end if cut[end] else end - 1
-    if not len(keep := np.flatnonzero(~cut[:-1])):
-        raise ValueError(f"dataset {path} has no transition in {count} rows; it takes two or more")
-    data = {"next_observations": arrays["observations"][keep + 1]}  # pop: large files fit twice
-    data |= {key: arrays.pop(key)[keep] for key in ("observations", "actions", "rewards")}
-    return data | {"terminals": ends[keep].astype(np.float32)}
+    return cut
 
 
-def load_data(args: Args) -> tuple[dict, dict, dict]:
+def load_data(args):
     """Tensors to train on, held-out ones, and what results.json says of the dataset."""
     path = Path(args.dataset_path or tasks().dataset_file(args.env_id))
-    data = load_transitions(path, tasks().task_dims(args.env_id)[2] if args.env_id else None)
+    max_episode_steps = tasks().task_dims(args.env_id)[2] if args.env_id else None
+    arrays = load_transitions(path, max_episode_steps)
     if args.env_id or args.fix_timeouts:
-        data = tasks().check_data(args.env_id, path, data, args.fix_timeouts)
-    data["rewards"] = args.reward_scale * (data["rewards"] + args.reward_shift)
-    digest, count = hashlib.sha256(np.memmap(path, mode="r")).hexdigest(), len(data["rewards"])
+        arrays = tasks().check_data(args.env_id, path, arrays, args.fix_timeouts)
+    arrays["rewards"] = args.reward_scale * (arrays["rewards"] + args.reward_shift)
+    data = {key: torch.from_numpy(array).to(args.device) for key, array in arrays.items()}
+    count = len(data["rewards"])
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))  # for every seed
-    held = order[: min(args.num_holdout, count // 10)]
-    data = {key: torch.from_numpy(array).to(args.device) for key, array in data.items()}
-    holdout = {key: data[key][held.to(args.device)] for key in ("observations", "actions")}
-    data["rows"] = order[len(held) :].to(args.device)
+    num_held = min(args.num_holdout, count // 10)
+    held, data["rows"] = order.to(args.device).tensor_split([num_held])
+    holdout = {key: data[key][held] for key in ("observations", "actions")}
+    digest = hashlib.sha256(np.memmap(path, mode="r")).hexdigest()
     return data, holdout, {"path": str(path), "sha256": digest, "transitions": count}
 
 
-def energy_score(samples: torch.Tensor, actions: torch.Tensor) -> torch.Tensor:
-    """E|X - a| - E|X - X'| / 2, mean over B, of samples X (m, B, A) for data a (B, A) (README)."""
+# --- end shared ---
+# ----------------------------------------- evaluation -----------------------------------------
+
+
+# --- shared: evaluation ---
+def energy_score(samples, actions):
+    """E|X - a| - E|X - X'| / 2, mean over B, of samples X (m, B, A) for data a (B, A)."""
     m, x = len(samples), samples.transpose(0, 1)
     pairs = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist").sum((1, 2))
     return (samples - actions).norm(dim=2).mean() - pairs.mean() / (2 * m * (m - 1))
 
 
-def make_act(nets, args: Args, seed: int):
-    """act(obs): NumPy (obs_dim,) or (n, obs_dim) -> actions alike; noise from the seed alone."""
-    generator, n = torch.Generator().manual_seed(seed), getattr(args, "num_candidates", 1)
-    graphed = []  # on a GPU: the call for one observation as a CUDA graph
-
-    @torch.no_grad()
-    def propose(obs, noise):
-        actions = policy_samples(nets, obs, noise, args.num_steps, args)
-        return actions, nets["critic_target"](obs, actions).amin(0).T if n > 1 else actions
-
-    def act(obs: np.ndarray) -> np.ndarray:
-        batch = torch.as_tensor(np.atleast_2d(obs), dtype=torch.float32, device=args.device)
-        noise = torch.randn(n, len(batch), nets["actor"].noise_dim, generator=generator)
-        given = batch, noise.to(args.device)
-        if batch.is_cuda and len(batch) == 1 and not graphed:
-            with torch.cuda.device(batch.device):
-                graphed.append(torch.cuda.make_graphed_callables(propose, given))
-        call = graphed[0] if batch.is_cuda and len(batch) == 1 else propose
-        actions, q = (value.cpu() for value in call(*given))
-        if n > 1:  # one of them by softmax of the smaller target Q, as in the baselines' code
-            choice = torch.multinomial(q.softmax(1).nan_to_num(1), 1, generator=generator)[:, 0]
-            actions = actions[choice, torch.arange(len(batch))]
-        return actions.numpy().reshape(*np.shape(obs)[:-1], -1)
-
-    act.args = args
-    return act
-
-
-def evaluate(nets, args: Args, holdout: dict, update: int) -> dict:
+def evaluate(nets, args, holdout, update):
     """Held-out energy scores and, where there is a task, its episodes; what is unknown is None."""
-    keys = ("energy_score", "energy_score_by_steps", "normalized_score", "normalized_score_std",
-        "episodic_return", "episodic_length", "goal_fractions")  # fmt: skip
-    row, scores = {"update": update} | dict.fromkeys(keys), {}
-    if len(obs := holdout["observations"]):
-        shape, generator = (16, len(obs), nets["actor"].noise_dim), torch.Generator().manual_seed(0)
-        noise = torch.randn(shape, generator=generator).to(args.device)
+    keys = ["energy_score", "energy_score_by_steps", "normalized_score", "normalized_score_std"]
+    keys += ["episodic_return", "episodic_length", "goal_fractions"]
+    row = {"update": update} | dict.fromkeys(keys)
+    obs = holdout["observations"]
+    if len(obs):
+        shape = (16, len(obs), nets["actor"].noise_dim)
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(args.device)
+        scores = {}
         for steps in sorted({*EVALUATION_STEPS, args.num_steps}):
             samples = policy_samples(nets, obs, noise, steps, args)
             scores[str(steps)] = energy_score(samples, holdout["actions"]).item()
         row |= {"energy_score": scores[str(args.num_steps)], "energy_score_by_steps": scores}
     if args.env_id:
-        act, episodes = make_act(nets, args, args.seed), args.num_eval_episodes
-        row |= tasks().evaluate(args.env_id, act, episodes, args.seed + 100)
+        act = make_act(nets, args, args.seed)
+        row |= tasks().evaluate(args.env_id, act, args.num_eval_episodes, args.seed + 100)
     return row
 
 
-def write_file(path: Path, content: bytes) -> None:
+def select_best(evaluations):
+    """The last evaluation, and the best: by score, else by return, else by energy score."""
+    keys = ("normalized_score", "episodic_return", "energy_score", "update")
+    key = next(key for key in keys if evaluations[-1][key] is not None)
+    sign = -1 if key == "energy_score" else 1
+    known = [row for row in evaluations if row[key] is not None]
+    best = max(known, key=lambda row: sign * row[key])  # the first of equal ones
+    return {"last": evaluations[-1], "best": best, "best_by": key}
+
+
+def one_graph(function):
+    """function(obs, noise), which a GPU replays as one CUDA graph for a single observation."""
+    graphs = []
+
+    def call(obs, noise):
+        if not obs.is_cuda or len(obs) > 1:
+            return function(obs, noise)
+        if not graphs:
+            with torch.cuda.device(obs.device):
+                graphs.append(torch.cuda.make_graphed_callables(function, (obs, noise)))
+        return graphs[0](obs, noise)
+
+    return call
+
+
+# --- end shared ---
+# --- shared: acting with a critic ---
+def make_act(nets, args, seed):
+    """act(obs): NumPy (obs_dim,) or (n, obs_dim) -> actions alike; noise from the seed alone. One
+    of several candidates is drawn by softmax of the smaller target Q, as in the baselines' code."""
+    generator = torch.Generator().manual_seed(seed)
+    n = args.num_candidates
+
+    @one_graph
+    @torch.no_grad()
+    def propose(obs, noise):
+        actions = policy_samples(nets, obs, noise, args.num_steps, args)
+        return actions, nets["critic_target"](obs, actions).amin(0).T if n > 1 else actions
+
+    def act(obs):
+        batch = torch.as_tensor(np.atleast_2d(obs), dtype=torch.float32)
+        noise = torch.randn(n, len(batch), nets["actor"].noise_dim, generator=generator)
+        actions, q = propose(batch.to(args.device), noise.to(args.device))
+        actions = actions.cpu()
+        if n > 1:
+            chances = q.cpu().softmax(1).nan_to_num(1)
+            choice = torch.multinomial(chances, 1, generator=generator)[:, 0]
+            actions = actions[choice, torch.arange(len(batch))]
+        return actions.numpy().reshape(*np.shape(obs)[:-1], -1)
+
+    return act
+
+
+# --- end shared ---
+def select(results, args):
+    """The evaluations that results.json names, also the one that the reference code selects
+    offline, by L_d."""
+    order = np.argsort([losses["bc"] for losses in results["losses"]], kind="stable")
+    k = min(args.top_k, len(order) - 1)
+    index = order[k] if args.selection == "offline-fixed" else np.flatnonzero(order == k)[0]
+    evaluations = results["evaluations"]
+    return select_best(evaluations) | {"selected": evaluations[index]}
+
+
+# ----------------------------------------- checkpoint -----------------------------------------
+
+
+# --- shared: checkpoint ---
+FORMAT = 2  # of a checkpoint
+OLDER = {}  # what an argument that an older checkpoint lacks must be to go on as before
+
+
+def write_file(path, content: bytes):
     """Write all or nothing: the old file stays until the new one is on the disk."""
     partial = path.with_name(path.name + ".partial")
     with open(partial, "wb") as file:
@@ -529,185 +721,340 @@ def write_file(path: Path, content: bytes) -> None:
     os.replace(partial, path)
 
 
-def save_checkpoint(path: Path, state: dict) -> None:
-    """Write the state and keep the checkpoint before; the last 64 bytes are the SHA-256."""
-    torch.save(state, buffer := io.BytesIO())
-    with zipfile.ZipFile(buffer, "a") as archive:
-        archive.comment = bytes(64)  # room for the digest, in a place that torch.load allows
-    content = buffer.getvalue()[:-64]
+def write_json(path, content):
+    """Write all or nothing. JSON knows no NaN (null) and no infinity ("inf", "-inf")."""
+    words = {"NaN": None, "Infinity": "inf", "-Infinity": "-inf"}
+    clean = json.loads(json.dumps(content), parse_constant=words.get)
+    write_file(path, json.dumps(clean, indent=1, allow_nan=False).encode())
+
+
+def save_checkpoint(path, state):
+    """Write the state; the checkpoint before it becomes checkpoint.previous.pt."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    fresh = path.with_suffix(".new.pt")
+    write_file(fresh, buffer.getvalue())
     if path.exists():
-        write_file(path.with_suffix(".previous.pt"), path.read_bytes())
-    write_file(path, content + hashlib.sha256(content).hexdigest().encode())
+        os.replace(path, path.with_suffix(".previous.pt"))
+    os.replace(fresh, path)
 
 
-def load_checkpoint(path: Path) -> dict:
-    """The state in a checkpoint, or in the newest whole one of a run directory."""
+def load_checkpoint(path):
+    """The state in a checkpoint or in the newest whole one of a run directory, else InputError."""
     both = [path / "checkpoint.pt", path / "checkpoint.previous.pt"]
     for file in both if path.is_dir() else [path]:
-        content = file.read_bytes() if file.is_file() else b""
-        if hashlib.sha256(content[:-64]).hexdigest().encode() == content[-64:]:
-            break
-        warnings.warn(f"checkpoint {file} is {'damaged' if content else 'absent'}", stacklevel=2)
+        with contextlib.suppress(Exception), zipfile.ZipFile(file) as archive:
+            if archive.testzip() is None:  # all checksums hold; else of many kinds of exceptions
+                break
+        condition = "damaged" if file.is_file() else "absent"
+        warnings.warn(f"checkpoint {file} is {condition}", stacklevel=2)
     else:
-        raise ValueError(f"{path} holds no whole checkpoint; give a run directory or checkpoint.pt")
+        raise InputError(f"{path} holds no whole checkpoint; give a run directory or checkpoint.pt")
     try:
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception:  # a pickle of more than tensors and plain values, or none at all
-        raise ValueError(f"checkpoint {file} is refused: it holds more than weights") from None
-    if (algorithm := state["results"]["algorithm"]) != Path(__file__).stem:
-        raise ValueError(f"checkpoint {file} is of {algorithm}.py, not of this script")
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        algorithm = state["results"]["algorithm"]
+    except Exception:  # a pickle of more than tensors and plain values, or another program's
+        raise InputError(f"checkpoint {file} is refused: it holds more than weights") from None
+    if algorithm != Path(__file__).stem:
+        raise InputError(f"checkpoint {file} is of {algorithm}.py, not of this script")
+    if state.setdefault("format", 1) > FORMAT:
+        raise InputError(f"checkpoint {file} is of a newer version of this script; use that")
+    if state["format"] == 1:  # the optimizers stood beside the networks
+        names = [name for name in ("actor", "critic", "value") if name in state]
+        state["optimizers"] = {name: state.pop(name) for name in names}
+        state |= {"sums": torch.zeros(()), "since": state["results"]["update"]}
+        state["device"] = torch.device(state["results"]["args"]["device"]).type
     return state
+
+
+def saved_args(state) -> Args:
+    """The arguments in a checkpoint, also of an older version of this script."""
+    saved = OLDER | state["results"]["args"]
+    unknown = saved.keys() - {field.name for field in fields(Args)}
+    if unknown:
+        print(f"arguments of an older version left out: {sorted(unknown)}", file=sys.stderr)
+    known = {name: value for name, value in saved.items() if name not in unknown}
+    return Args(**{name: "" if value is None else value for name, value in known.items()})
+
+
+def load_networks(state, args):
+    """The networks in a checkpoint, less those that args (--num-candidates 1, say) do without."""
+    nets = make_networks(args, *state["dims"]).to(args.device)
+    nets.load_state_dict({k: v for k, v in state["nets"].items() if k.split(".")[0] in nets})
+    return nets
 
 
 def load_policy(checkpoint, **changes):
     """act(obs), NumPy (obs_dim,) -> (action_dim,), of a run; changes: device="cuda", num_steps=2"""
     state = load_checkpoint(Path(checkpoint))
-    args = replace(Args(**state["results"]["args"]), **{"device": "cpu"} | changes)
-    nets = make_networks(args, *state["dims"]).to(args.device)
-    nets.load_state_dict({k: v for k, v in state["nets"].items() if k.split(".")[0] in nets})
-    return make_act(nets, args, args.seed)
+    args = replace(saved_args(state), **{"device": "cpu"} | changes)
+    return make_act(load_networks(state, args), args, args.seed)
 
 
-def compiled_update(data: dict, optimizers: dict, args: Args):
-    """update_networks as one graph; CUDA graphs read data and Adam's averages where they are."""
-    torch._dynamo.config.trace_autograd_ops = True  # autograd.grad inside the graph
-    states = [s for part in optimizers.values() for s in getattr(part, "state", {}).values()]
-    for tensor in [value for tensors in [data, *states] for value in tensors.values()]:
-        torch._dynamo.mark_static_address(tensor)
-    return torch.compile(update_networks, mode="reduce-overhead" if args.cuda_graphs else None)
+# --- end shared ---
+# ------------------------------------------ training ------------------------------------------
 
 
-def train(args: Args) -> dict:
-    """Train -> what results.json holds. Bad input raises, with an exit_code, before training."""
-    exit_code, script, state = 2, Path(__file__).stem, None
+# --- shared: train ---
+VARIANT = ""  # the ablation that has replaced a function of this script
+FREE = "device num_threads dataset_path num_updates compile cuda_graphs tensorboard log_freq"
+
+
+def resume_args(run):
+    """The saved arguments of a run, from its directory or a checkpoint in it, to go on with."""
+    path = Path(run)
+    run_dir = path.parent if path.suffix == ".pt" else path
+    return replace(saved_args(load_checkpoint(path)), resume=str(run), run_dir=str(run_dir))
+
+
+def check_resume(args, state):
+    """ArgumentError where args change what a resume cannot -> the arguments to go on with."""
+    saved = resume_args(args.resume)
+    changed = {key for key, value in vars(saved).items() if getattr(args, key) != value}
+    refused = changed - {*FREE.split(), "checkpoint_freq"}
+    if refused:
+        flags = [f"--{key.replace('_', '-')}" for key in sorted(refused)]
+        raise ArgumentError(f"--resume keeps the run's arguments; drop {', '.join(flags)}")
+    variant = state["results"].get("variant", "")
+    if variant != VARIANT:
+        command = state["results"]["command"]
+        raise ArgumentError(f"{args.resume} is a run of {variant!r}; go on with: {command}")
+    if "num_updates" in changed:
+        print("warning: schedules such as N(k) follow the new --num-updates", file=sys.stderr)
+    if args.device == "cpu" and saved.device != "cpu":
+        print("on the CPU: --no-compile --no-cuda-graphs", file=sys.stderr)
+        args = replace(args, compile=False, cuda_graphs=False)
+    return args
+
+
+def start(args):
+    """The arguments, checked and complete, and the checkpoint to go on from or None."""
+    args = replace(args, device=find_device(args.device))
+    state = None
+    if args.resume:
+        state = load_checkpoint(Path(args.resume))
+        args = check_resume(args, state)
+    check_args(args)
+    if args.dataset_path:  # absolute: a resume may start in another folder
+        args = replace(args, dataset_path=os.path.abspath(args.dataset_path))
+    if not args.run_dir:
+        name = f"{args.env_id or Path(args.dataset_path).stem}__{Path(__file__).stem}__{args.seed}"
+        path = Path("runs", re.sub("[^-_.0-9a-zA-Z]", "-", f"{name}__{int(time.time())}"))
+        while path.exists():  # of a run that began in the same second
+            path = path.with_name(path.name + "-2")
+        args = replace(args, run_dir=str(path))
+    return replace(args, eval_freq=args.eval_freq or max(1, args.num_updates // 20)), state
+
+
+def new_results(args, dataset):
+    """What results.json holds at the start of a run."""
+    script = Path(__file__).resolve()
+    git = ["git", "-C", str(script.parent), "rev-parse", "HEAD"]
+    commit = ""
+    with contextlib.suppress(OSError):  # git is not installed
+        commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
+    results = {"algorithm": script.stem, "variant": VARIANT, "env_id": args.env_id or None}
+    results |= {"seed": args.seed, "dataset": dataset, "num_updates": args.num_updates}
+    results |= {"command": shlex.join(["python", *sys.argv]), "commit": commit or None}
+    results["script_sha256"] = hashlib.sha256(script.read_bytes()).hexdigest()
+    on_gpu = args.device != "cpu"
+    results["machine"] = torch.cuda.get_device_name() if on_gpu else platform.platform()
+    libraries = ("torch", "numpy", "gymnasium", "mujoco")
+    results["versions"] = {name: metadata.version(name) for name in libraries}
+    results |= {"evaluations": [], "losses": [], "last": None, "best": None, "update": 0}
+    return results | {"seconds": 0.0, "evaluation_seconds": 0.0, "milliseconds_per_action": None}
+
+
+@contextlib.contextmanager
+def running(args, results):
+    """Hold the run directory -> TensorBoard's writer or None, and a list that receives SIGINT and
+    SIGTERM (a second one ends the process). An exception is recorded in results.json."""
+    run_dir = Path(args.run_dir)
+    signals = []
+    writer = None
+
+    def receive(number, frame):
+        signals.append(number)
+        signal(number, SIG_DFL)
+
+    with contextlib.ExitStack() as stack:
+        try:
+            run_dir.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(filelock.FileLock(run_dir / ".lock", timeout=0))
+        except OSError as error:
+            reason = f"--run-dir {run_dir} is in use or unusable; name another ({error})"
+            raise InputError(reason) from error
+        if not args.resume and (run_dir / "checkpoint.pt").exists():
+            raise InputError(f"--run-dir {run_dir} holds a run; --resume it or name another")
+        with contextlib.suppress(ValueError):  # signals reach the main thread only
+            for number in (SIGINT, SIGTERM):
+                stack.callback(signal, number, signal(number, receive))
+        results |= {"status": "running", "args": asdict(args)}
+        write_results(results, args)
+        if args.tensorboard:
+            tensorboard = import_module("torch.utils.tensorboard")  # takes a second
+            writer = tensorboard.SummaryWriter(run_dir, purge_step=results["update"] + 1)
+            stack.enter_context(writer)
+        try:
+            yield writer, signals
+        except Exception:
+            results["status"] = "failed"
+            write_results(results, args)
+            raise
+
+
+def write_results(results, args):
+    """results.json, all or nothing."""
+    results["updated"] = int(time.time())
+    results["updates_per_second"] = results["update"] / max(results["seconds"], 1e-9)
+    write_json(Path(args.run_dir) / "results.json", results)
+
+
+def diverged(means, results, args):
+    """Whether a mean is not finite or a Q is beyond the bound; results say which."""
+    bound = args.divergence_bound or math.inf
+    bad = {k: v for k, v in means.items() if not abs(v) < (bound if "q" in k else math.inf)}
+    if not bad or not args.divergence_bound:
+        return False
+    results |= {"status": "diverged", "diverged": bad}
+    where = f"by update {results['update']}; see {args.run_dir}/results.json"
+    tqdm.tqdm.write(f"{sorted(bad)} diverged {where}")
+    return True
+
+
+def record(writer, means, row, results, args):
+    """The means of an interval and the evaluation, if any, to results, TensorBoard and console."""
+    update = results["update"]
+    scalars = {f"losses/{name}": mean for name, mean in means.items()}
+    scalars["charts/learning_rate"] = args.learning_rate
+    scalars["charts/updates_per_second"] = update / max(results["seconds"], 1e-9)
+    if row:
+        results["evaluations"].append(row)
+        results["losses"].append(means)
+        results |= select(results, args)
+        known = {name: value for name, value in row.items() if isinstance(value, float)}
+        scalars |= {f"eval/{name}": value for name, value in known.items()}
+        text = ", ".join(f"{name} {value:.4g}" for name, value in known.items())
+        tqdm.tqdm.write(f"{update}: {text}")
+    if writer:
+        for name, value in scalars.items():
+            writer.add_scalar(name, value, update)
+    if row or time.time() - results["updated"] > 10:
+        write_results(results, args)
+
+
+def finish(nets, obs_dim, signals, results, args):
+    """The end of a run: its status, the time of an action, results.json, pictures."""
+    if results["status"] == "running":
+        done = results["update"] >= args.num_updates
+        results["status"] = "finished" if done else "interrupted"
+    act = make_act(nets, args, args.seed)
+    clock = []
+    for _ in range(51):
+        act(np.zeros(obs_dim))
+        clock.append(time.perf_counter())
+    results["milliseconds_per_action"] = 1e3 * float(np.median(np.diff(clock)))
+    codes = {"finished": 0, "diverged": 1, "interrupted": 128 + sum(signals[:1])}
+    results["exit_code"] = codes[results["status"]]
+    write_results(results, args)
+    if results["status"] == "interrupted":
+        print(f"interrupted; go on with: python {sys.argv[0]} --resume {args.run_dir}")
+    if TASKS_FOLDER.is_dir() and results["status"] != "diverged":
+        tasks().plot_run(args.run_dir, args.env_id, results["evaluations"], act, args.seed)
+
+
+def read_data(args, state):
+    """load_data, with InputError for bad data and for others than those a run began with."""
     try:
-        if args.resume is not None:
-            given = {k: v for k, v in vars(args).items() if v != getattr(Args(), k)}
-            if extra := given.keys() - {"resume", "device", "num_threads", "dataset_path"}:
-                raise ValueError(f"--resume keeps the run's arguments; drop {sorted(extra)}")
-            state = load_checkpoint(Path(given.pop("resume")))
-            given["run_dir"] = args.resume.removesuffix("/checkpoint.pt")
-            args = Args(**(state["results"]["args"] | given))
-        args = resolve_args(args)
-        name = f"{args.env_id or Path(args.dataset_path).stem}__{script}__{args.seed}"
-        args.run_dir = args.run_dir or f"runs/{name.replace('/', '-')}__{int(time.time())}"
-        exit_code, run_dir = 1, Path(args.run_dir)
         data, holdout, dataset = load_data(args)
-        if state and state["results"]["dataset"]["sha256"] != dataset["sha256"]:
-            raise ValueError(f"dataset {dataset['path']} is not the one that {run_dir} began with")
-        if state is None and (run_dir / "checkpoint.pt").exists():
-            raise ValueError(f"--run-dir {run_dir} holds a run; --resume it or name another")
-        run_dir.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(run_dir / ".lock", timeout=0).acquire().lock  # dies with us
-    except (ValueError, OSError) as error:
-        if isinstance(error, OSError):
-            error = ValueError(f"--run-dir {run_dir} is in use or unusable; name another ({error})")
-        error.exit_code = exit_code
-        raise error
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    if state and state["results"]["dataset"]["sha256"] != dataset["sha256"]:
+        raise InputError(f"dataset {dataset['path']} is not the one that the run began with")
+    return data, holdout, dataset
+
+
+def restore(state, nets, optimizers, generator, args):
+    """Put a checkpoint into networks, optimizers and generator -> its results."""
+    nets.load_state_dict(state["nets"])
+    for name, optimizer in optimizers.items():
+        optimizer.load_state_dict(state["optimizers"][name])
+    if generator.device.type == state["device"]:
+        generator.set_state(state["generator"])
+    else:
+        generator.manual_seed(args.seed + state["results"]["update"])
+        print("another kind of device: other random numbers from here on", file=sys.stderr)
+    return state["results"] | {"num_updates": args.num_updates}
+
+
+def save_run(nets, dims, optimizers, generator, sums, since, results, args):
+    """Everything that a resume needs, to checkpoint.pt."""
+    state = {"format": FORMAT, "nets": nets.state_dict(), "dims": dims}
+    state["optimizers"] = {name: item.state_dict() for name, item in optimizers.items()}
+    state |= {"generator": generator.get_state(), "device": generator.device.type}
+    state |= {"sums": sums, "since": since, "results": results}
+    save_checkpoint(Path(args.run_dir) / "checkpoint.pt", state)
+
+
+def train(args):
+    """Train, evaluate and save -> what results.json holds; InputError before training starts."""
+    args, state = start(args)
+    data, holdout, dataset = read_data(args, state)
     torch.set_num_threads(args.num_threads)
     torch.manual_seed(args.seed)
     generator = torch.Generator(args.device).manual_seed(args.seed)
     dims = [data[key].shape[1] for key in ("observations", "actions")]
     nets = make_networks(args, *dims).to(args.device)
-    parts = {"nets": nets}  # what has a state_dict
-    for name in {"actor", "critic", "value"} & nets.keys():
-        rate = args.learning_rate if name == "actor" else args.critic_learning_rate
-        parts[name] = torch.optim.Adam(nets[name].parameters(), rate, fused=True)
-    results = {"algorithm": script, "env_id": args.env_id, "seed": args.seed, "dataset": dataset,
-        "num_updates": args.num_updates, "evaluations": [], "last": None, "best": None,
-        "versions": {k: metadata.version(k) for k in ("torch", "numpy", "gymnasium", "mujoco")},
-        "losses": [], "update": 0, "seconds": 0.0}  # fmt: skip
+    optimizers = make_optimizers(nets, args)
+    results = new_results(args, dataset)
+    nothing = torch.zeros((), device=args.device)
+    sums, since = nothing, 0  # of the metrics since the last line of the log, which was at `since`
     if state:
-        results = state["results"]
-        generator.set_state(state["generator"])
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
-    results |= {"status": "running", "args": asdict(args), "milliseconds_per_action": None}
-    evaluations, caught, sums, since = results["evaluations"], [], [], results["update"]
-
-    def write_results() -> None:
-        results["updates_per_second"] = results["update"] / max(results["seconds"], 1e-9)
-        text = json.dumps(results, indent=1).replace(": Infinity", ': "inf"')
-        write_file(run_dir / "results.json", text.replace(": NaN", ": null").encode())
-
+        results |= restore(state, nets, optimizers, generator, args)
+        sums, since = state["sums"].to(args.device), state["since"]
     step = update_networks
-    write_results()
-    bar = tqdm.trange(since + 1, args.num_updates + 1, initial=since, total=args.num_updates)
-    with contextlib.ExitStack() as stack:
-        stack.callback(lock.release)
-        with contextlib.suppress(ValueError):  # signals reach the main thread only
-            for number in (SIGINT, SIGTERM):
-                usual = signal(number, lambda n, _: caught.append(n) or signal(n, SIG_DFL))
-                stack.callback(signal, number, usual)
-        if args.tensorboard:
-            tensorboard = import_module("torch.utils.tensorboard")  # takes a second
-            log = stack.enter_context(tensorboard.SummaryWriter(run_dir, purge_step=since + 1))
+    with running(args, results) as (writer, signals):
+        first = results["update"] + 1
+        bar = tqdm.trange(first, args.num_updates + 1, initial=first - 1, total=args.num_updates)
         for update in bar:
-            started, last, stop = time.perf_counter(), update == args.num_updates, bool(caught)
-            metrics = step(nets, parts, data, draw_inputs(update - 1, data, generator, args), args)
-            if args.compile and step is update_networks:  # Adam's averages exist from here on
-                step = compiled_update(data, parts, args)
-            sums = torch._foreach_add([*metrics.values()], sums or 0)
-            results["update"], scalars = update, {}
-            due = last or update % args.eval_freq == 0
-            save = last or stop or update % args.checkpoint_freq == 0
-            if due or save or update % args.log_freq == 0:
-                means = {k: v.item() / (update - since) for k, v in zip(metrics, sums, strict=True)}
-                most = args.divergence_bound or math.inf
-                bad = [k for k in means if not abs(means[k]) < (most if "q" in k else math.inf)]
-                if bad and args.divergence_bound:
-                    results |= {"status": "diverged", "diverged": {k: means[k] for k in bad}}
-                    bar.write(f"{bad} diverged by update {update}; see {run_dir}/results.json")
+            started = time.perf_counter()
+            inputs = draw_inputs(update - 1, data, generator, args)
+            metrics = step(nets, optimizers, data, inputs, args)
+            if args.compile and step is update_networks:
+                step = compiled_update(data, optimizers, args)  # Adam's averages exist from here on
+            sums = sums + torch.stack(list(metrics.values()))  # on the device until a line is due
+            results["update"] = update
+            last = update == args.num_updates
+            evaluation_due = last or update % args.eval_freq == 0
+            log_due = evaluation_due or update % args.log_freq == 0
+            save_due = last or signals or update % args.checkpoint_freq == 0
+            if log_due or save_due:
+                means = (sums / (update - since)).tolist()
+                means = dict(zip(metrics, means, strict=True))
+                if diverged(means, results, args):
                     break
-                scalars = {f"losses/{k}": v for k, v in means.items()}
-                scalars["charts/learning_rate"], sums, since = args.learning_rate, [], update
-                scalars["charts/updates_per_second"] = update / max(results["seconds"], 1e-9)
             results["seconds"] += time.perf_counter() - started
-            if due:
-                evaluations.append(evaluate(nets, args, holdout, update))
-                results["losses"].append(means)
-                results |= select(results, args)
-                write_results()
-                known = {k: v for k, v in evaluations[-1].items() if isinstance(v, float)}
-                bar.write(f"{update}: " + ", ".join(f"{k} {v:.4g}" for k, v in known.items()))
-                scalars |= {f"eval/{k}": v for k, v in known.items()}
-            for name, value in scalars.items() if args.tensorboard else ():
-                log.add_scalar(name, value, update)
-            if save:
-                state = {name: part.state_dict() for name, part in parts.items()}
-                state |= {"results": results, "dims": dims, "generator": generator.get_state()}
-                save_checkpoint(run_dir / "checkpoint.pt", state)
-            if stop and not last:
-                results["status"] = "interrupted"
-                bar.write(f"interrupted; go on with: python {sys.argv[0]} --resume {run_dir}")
+            if log_due:
+                sums, since = nothing, update
+                started = time.perf_counter()
+                row = evaluate(nets, args, holdout, update) if evaluation_due else None
+                results["evaluation_seconds"] += time.perf_counter() - started
+                record(writer, means, row, results, args)
+            if save_due:
+                save_run(nets, dims, optimizers, generator, sums, since, results, args)
+            if signals:
                 break
-        else:
-            results["status"] = "finished"
-    act, obs = make_act(nets, args, args.seed), np.zeros(dims[0])
-    times = [(act(obs), time.perf_counter())[1] for _ in range(51)]
-    results["milliseconds_per_action"] = 1e3 * float(np.median(np.diff(times)))
-    results["exit_code"] = {"finished": 0, "diverged": 1}.get(results["status"], 128 + sum(caught))
-    write_results()
-    if Path(__file__).with_name("d4rl_tasks.py").exists() and results["status"] != "diverged":
-        tasks().plot_run(run_dir, args.env_id, evaluations, act, args.seed)
+        finish(nets, dims[0], signals, results, args)
     return results
 
 
-def main() -> int:
+def main():
     """Train -> exit code: 0 finished, 1 diverged or bad input, 2 bad argument, 128 + signal."""
-    args = tyro.cli(Args)
     try:
-        if args.eval_only is None:
-            return train(args)["exit_code"]
-        resolve_args(args)  # checks what was given
-        words = " ".join(sys.argv).replace("-", "_")  # a flag may be given its own default
-        given = {k: v for k, v in vars(args).items() if f"__{k}" in words}
-        return tasks().print_evaluation(load_policy(args.eval_only, **given)) or 0
-    except (ValueError, OSError, RuntimeError) as error:
-        if not (hasattr(error, "exit_code") or args.eval_only or isinstance(error, OSError)):
-            raise
+        return train(parse_args(sys.argv[1:]))["exit_code"]
+    except (InputError, OSError) as error:
         print("error:", str(error).splitlines()[0], file=sys.stderr)
-        return getattr(error, "exit_code", 1)
+        return 2 if isinstance(error, ArgumentError) else 1
 
 
 # --- end shared ---

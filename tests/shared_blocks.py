@@ -16,9 +16,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ("gtp_offline.py", "gtp_bc.py", "diffusion_ql.py", "consistency_ac.py")
 LACKS = {
-    "gtp_bc.py": {"critic"},
-    "diffusion_ql.py": {"arguments of GTP", "flow map", "sampler of GTP"},
-    "consistency_ac.py": {"arguments of GTP", "flow map", "sampler of GTP"},
+    "gtp_bc.py": {"critic", "TD target", "acting with a critic"},
+    "diffusion_ql.py": {"arguments of GTP", "flow map", "times of GTP", "sampler of GTP"},
+    "consistency_ac.py": {"arguments of GTP", "flow map", "times of GTP", "sampler of GTP"},
 }
 BEGIN, END = re.compile(r"\s*# --- shared: (.+) ---\s*"), re.compile(r"\s*# --- end shared ---\s*")
 MARKER = re.compile(r"\s*#\s*-+\s*(end\s+)?shared\b", re.IGNORECASE)  # also a mistyped one

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import d4rl_tasks
+import offline_tasks
 
 FOLDER = os.environ.get("D4RL_POLICIES_DIR")
 
@@ -41,7 +41,7 @@ def load(path):
 def returns(env_id, act, num_episodes):
     """Of episodes reset with seeds 0, 1, ..., as the reference was measured."""
     total = np.zeros(num_episodes)
-    envs = [d4rl_tasks.make_env(env_id) for _ in range(num_episodes)]
+    envs = [offline_tasks.make_env(env_id) for _ in range(num_episodes)]
     obs = {i: env.reset(seed=i)[0] for i, env in enumerate(envs)}
     while obs:
         running = list(obs)

@@ -1,0 +1,23 @@
+"""Where data files lie, and how a file is written whole."""
+
+import contextlib
+import os
+import threading
+from pathlib import Path
+
+
+def data_folder() -> Path:
+    """$D4RL_DATASET_DIR, or D4RL's own ~/.d4rl/datasets."""
+    return Path(os.environ.get("D4RL_DATASET_DIR") or "~/.d4rl/datasets").expanduser()
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """A temporary name beside `path`, renamed to it at the end: readers see all or nothing."""
+    path = Path(path)
+    temporary = path.with_name(f".{os.getpid()}-{threading.get_ident()}-{path.name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

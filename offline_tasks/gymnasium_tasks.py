@@ -1,0 +1,107 @@
+"""Any other task that is registered in Gymnasium, also one's own: package.module:EnvId-v0."""
+
+import contextlib
+import difflib
+import importlib
+from pathlib import Path
+
+import numpy as np
+
+from offline_tasks import d4rl_files
+
+DEFAULT_STEPS = 1000  # D4RL's usual limit, for a task that has none
+
+
+def owns(env_id: str) -> bool:
+    """Whatever no other module owns; `check_env_id` tells whether it exists."""
+    return True
+
+
+def check_env_id(env_id: str, others=()) -> None:
+    """Raises a ValueError with near ids, of Gymnasium's and of `others`, for one that is not
+    registered; imports the module before the colon, if there is one, which registers its own."""
+    import gymnasium
+
+    module, colon, name = env_id.rpartition(":")
+    if colon:
+        _import(module, env_id)
+    if name in gymnasium.registry:
+        return
+    if colon:
+        known = list(gymnasium.registry)
+        listed = _ids_of(module)
+    else:
+        known = list(dict.fromkeys([*others, *gymnasium.registry]))
+        listed = sorted(others)
+    near = difflib.get_close_matches(name, known, n=4, cutoff=0.5) or listed
+    subject = f"module {module!r} registers no {name!r}" if colon else f"unknown env id {env_id!r}"
+    raise ValueError(
+        f"{subject}: near ones are {', '.join(near) or 'none'} "
+        "(any other registered Gymnasium id works with --dataset-path, one's own as module:EnvId)"
+    )
+
+
+def _import(module: str, env_id: str) -> None:
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # a module of other people's may fail in any way
+        raise ValueError(
+            f"env id {env_id!r}: module {module!r} cannot be imported ({error!r}); install it, or "
+            "set PYTHONPATH to the folder that it lies in"
+        ) from error
+
+
+def _ids_of(module: str) -> list[str]:
+    """The ids whose environments come from this module's package."""
+    import gymnasium
+
+    package = module.partition(".")[0]
+    entries = {name: str(spec.entry_point) for name, spec in gymnasium.registry.items()}
+    return [
+        name for name, entry in entries.items() if entry.startswith((f"{package}:", f"{package}."))
+    ]
+
+
+def make_env(env_id: str, render_mode: str | None = None):
+    """`gymnasium.make`, with finite action bounds rescaled to [-1, 1] and always a step limit."""
+    import gymnasium
+    from gymnasium.wrappers import RescaleAction, TimeLimit
+
+    # Left out where it is None: not every environment has the parameter.
+    rendering = {} if render_mode is None else {"render_mode": render_mode}
+    try:
+        env = gymnasium.make(env_id, disable_env_checker=True, **rendering)
+    except Exception as error:  # an environment of other people's may fail in any way
+        reason = " ".join(str(error).split())
+        raise ValueError(f"env id {env_id!r} cannot be built: {reason}") from error
+    space = env.action_space
+    if isinstance(space, gymnasium.spaces.Box) and space.is_bounded():
+        env = RescaleAction(env, np.float32(-1), np.float32(1))
+    if env.spec.max_episode_steps is None:
+        env = TimeLimit(env, DEFAULT_STEPS)
+    return env
+
+
+def task_dims(env_id: str) -> tuple[int, int, int]:
+    """(obs_dim, action_dim, max_episode_steps). Raises ValueError where the spaces of observations
+    and actions are not 1-D Boxes."""
+    import gymnasium
+
+    with contextlib.closing(make_env(env_id)) as env:
+        for what, space in (("observation", env.observation_space), ("action", env.action_space)):
+            if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
+                raise ValueError(
+                    f"env id {env_id!r}: its {what} space {space} is not a 1-D Box; "
+                    "choose a task with continuous vectors"
+                )
+        steps = env.get_wrapper_attr("_max_episode_steps")
+        return env.observation_space.shape[0], env.action_space.shape[0], steps
+
+
+def dataset_file(env_id: str, folder: Path) -> Path:
+    raise ValueError(f"env id {env_id!r} has no D4RL dataset: pass one with --dataset-path FILE")
+
+
+def normalized_score(env_id: str, returns: np.ndarray) -> np.ndarray | None:
+    """D4RL's, for people who register its Adroit or Kitchen under D4RL's ids; otherwise None."""
+    return d4rl_files.normalized_score(env_id, returns)

@@ -1,0 +1,89 @@
+"""Which module an environment id belongs to, and the calls that depend on it.
+
+Each source of tasks is a module with the same calls: `owns(env_id)`, `task_dims(env_id)`,
+`make_env(env_id, render_mode)`, `dataset_file(env_id, folder)`, `normalized_score(env_id,
+returns)`. The first that owns an id is asked.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from offline_tasks import d4rl_files, gymnasium_tasks, toys
+from offline_tasks.files import data_folder
+
+SOURCES = (toys, d4rl_files, gymnasium_tasks)  # the last owns whatever is left
+# env_id: (obs_dim, action_dim, max_episode_steps), of the tasks that have a dataset
+TASK_DIMS = d4rl_files.TASK_DIMS | toys.TASK_DIMS
+
+
+def source(env_id: str):
+    """The module that an id belongs to."""
+    return next(module for module in SOURCES if module.owns(env_id))
+
+
+def check_env_id(env_id: str) -> None:
+    """Raises a ValueError that lists near ids for one that is neither a task of this package nor
+    registered in Gymnasium; imports the module of an id such as package.module:EnvId-v0."""
+    if source(env_id) is gymnasium_tasks:
+        gymnasium_tasks.check_env_id(env_id, others=TASK_DIMS)
+
+
+def task_dims(env_id: str) -> tuple[int, int, int]:
+    """(obs_dim, action_dim, max_episode_steps). Builds an environment only for ids that are not of
+    this package; raises ValueError if their observations or actions are not 1-D Box spaces."""
+    check_env_id(env_id)
+    return source(env_id).task_dims(env_id)
+
+
+def make_env(env_id: str, render_mode: str | None = None):
+    """A `gymnasium.Env` with its step limit (a TimeLimit wrapper) and actions in [-1, 1]. Other
+    Gymnasium ids come from `gymnasium.make`: finite action bounds are rescaled to [-1, 1], and a
+    task without a step limit gets D4RL's usual 1000."""
+    check_env_id(env_id)
+    if render_mode is not None:
+        _choose_renderer()
+    return source(env_id).make_env(env_id, render_mode)
+
+
+def _choose_renderer() -> None:
+    """Lets MuJoCo render without a display: its own default wants one."""
+    if sys.platform == "linux" and not {"MUJOCO_GL", "DISPLAY"} & os.environ.keys():
+        os.environ["MUJOCO_GL"] = "egl"
+
+
+def dataset_file(env_id: str) -> Path:
+    """The task's data file in $D4RL_DATASET_DIR (default ~/.d4rl/datasets): D4RL's under D4RL's
+    name, downloaded if absent and verified; a toy's made from a seed. Raises ValueError without a
+    network, on a wrong checksum (the file is kept as .bad), and for ids that have no dataset."""
+    check_env_id(env_id)
+    folder = data_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return source(env_id).dataset_file(env_id, folder)
+    except OSError as error:
+        raise ValueError(
+            f"dataset folder {folder} cannot be used ({error}): set D4RL_DATASET_DIR to a writable "
+            "folder, or pass --dataset-path FILE"
+        ) from error
+
+
+def normalized_score(env_id: str, returns) -> np.ndarray | None:
+    """The returns on a scale where 0 is doing nothing (D4RL: a random policy) and 100 the best (an
+    expert), elementwise. None for a task without reference scores."""
+    return source(env_id).normalized_score(env_id, np.asarray(returns, dtype=np.float64))
+
+
+def check_data(env_id: str, path, data: dict, fix: bool = False) -> dict:
+    """A dataset's transitions, with `fix` less those that `fix_timeouts` drops. Raises a ValueError
+    where the columns are not the task's, or there is nothing to fix."""
+    if fix and not (env_id or "").startswith("antmaze"):
+        raise ValueError(f"--fix-timeouts is for AntMaze, not for {env_id or path}; leave it out")
+    obs_dim, action_dim, _ = task_dims(env_id)
+    for key, dim in {"observations": obs_dim, "actions": action_dim}.items():
+        columns = data[key].shape[1]
+        if columns != dim:
+            raise ValueError(f"dataset {path}: {key} have {columns} columns, {env_id} has {dim}")
+    return d4rl_files.fix_timeouts(data) if fix else data

@@ -1,0 +1,83 @@
+"""Evaluation: parallel episodes of a policy, one call of the policy a step."""
+
+import contextlib
+
+import numpy as np
+
+from offline_tasks import toys
+from offline_tasks.registry import make_env, normalized_score, task_dims
+
+
+def episode_seeds(seed: int, num_episodes: int) -> list[int]:
+    """The seeds that `play` resets its episodes with."""
+    return np.random.SeedSequence(seed).generate_state(num_episodes).tolist()
+
+
+def evaluate(env_id: str, act, num_episodes: int, seed: int) -> dict:
+    """Means over the episodes of `play`. What does not apply is None;
+    `normalized_score_std` is over the episodes."""
+    episodes = play(env_id, act, num_episodes, seed)
+    scores, goals = episodes["scores"], episodes["goals"]
+    fractions = None
+    if goals is not None:
+        num_goals = len(toys.TOYS[env_id].rewards)
+        fractions = [float((goals == k).mean()) for k in range(num_goals)]
+    return {
+        "normalized_score": None if scores is None else float(scores.mean()),
+        "normalized_score_std": None if scores is None else float(scores.std()),
+        "episodic_return": float(episodes["returns"].mean()),
+        "episodic_length": float(episodes["lengths"].mean()),
+        "goal_fractions": fractions,
+    }
+
+
+def play(env_id: str, act, num_episodes: int, seed: int) -> dict:
+    """`returns, lengths, scores` (None without reference scores) and `goals` (multigoal: the one
+    reached or -1; else None), each (num_episodes,), of parallel episodes of `act`, which gets the
+    float32 observations (n, obs_dim) of those still running. All randomness but the policy's own is
+    from `seed`. Each AntMaze episode draws its own goal; D4RL's users draw one per evaluation.
+    Raises ValueError for actions of another shape than (n, action_dim) or not finite."""
+    if num_episodes < 1:
+        raise ValueError(f"num_episodes is {num_episodes}: at least 1 is needed")
+    _, action_dim, _ = task_dims(env_id)
+
+    def policy(obs):
+        actions = np.asarray(act(np.asarray(obs, dtype=np.float32)))
+        if actions.shape != (len(obs), action_dim) or not np.isfinite(actions).all():
+            raise ValueError(
+                f"the policy gave actions of shape {actions.shape} for {env_id!r}: "
+                f"{(len(obs), action_dim)} and finite numbers are needed"
+            )
+        return actions
+
+    seeds = episode_seeds(seed, num_episodes)
+    goals = None
+    if toys.owns(env_id):
+        toy = toys.TOYS[env_id]
+        start = toys.starts(toy, seeds)
+        episodes = toys.rollout(toy, start, lambda obs, _: policy(obs), toy.max_steps)
+        returns, lengths = episodes.returns, episodes.lengths
+        goals = episodes.goals if len(toy.rewards) > 1 else None
+    else:
+        returns, lengths = _rollout(env_id, policy, seeds)
+    scores = normalized_score(env_id, returns)
+    return {"returns": returns, "lengths": lengths, "scores": scores, "goals": goals}
+
+
+def _rollout(env_id: str, policy, seeds) -> tuple[np.ndarray, np.ndarray]:
+    """Returns and lengths (n,) of one episode of a Gymnasium environment per seed."""
+    returns = np.zeros(len(seeds))
+    lengths = np.zeros(len(seeds), dtype=int)
+    with contextlib.ExitStack() as stack:
+        envs = [stack.enter_context(contextlib.closing(make_env(env_id))) for _ in seeds]
+        obs = {i: env.reset(seed=s)[0] for i, (env, s) in enumerate(zip(envs, seeds, strict=True))}
+        while obs:
+            running = list(obs)
+            actions = policy(list(obs.values()))
+            for i, action in zip(running, actions, strict=True):
+                obs[i], reward, terminated, truncated, _ = envs[i].step(action)
+                returns[i] += reward
+                lengths[i] += 1
+                if terminated or truncated:
+                    del obs[i]
+    return returns, lengths
