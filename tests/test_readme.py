@@ -53,7 +53,7 @@ def commands_in(text):
             words = shlex.split(command, comments=True)
             position = [n for n, word in enumerate(words) if word.endswith(".py")]
             if position:
-                found.append((words[position[0]], words[position[0] + 1 :]))
+                found.append((words[position[0]], tuple(words[position[0] + 1 :])))
     return found
 
 
@@ -72,7 +72,7 @@ def all_commands():
     return found
 
 
-COMMANDS = all_commands()
+COMMANDS = sorted(set(all_commands()))
 
 
 @lru_cache
@@ -112,6 +112,8 @@ def test_a_printed_command_parses(script, arguments, monkeypatch):
     arguments = [word for word in arguments if word != "--help"]
     if script in SCRIPTS:
         parse_script(script, arguments)
+    elif script.startswith("tests/"):  # they have no --help
+        assert all(word in (ROOT / script).read_text() for word in arguments)
     elif script.startswith("ablations/"):
         monkeypatch.syspath_prepend(ROOT / "ablations")
         module = importlib.import_module(Path(script).stem)
@@ -147,7 +149,7 @@ def test_a_flag_that_is_named_exists(path):
             flag = field.name.replace("_", "-")
             known |= {f"--{flag}", f"--no-{flag}"}
     tools = [*sorted(ROOT.glob("benchmarks/*.py")), *sorted(ROOT.glob("ablations/*.py"))]
-    for tool in [*tools, ROOT / "evaluate.py", ROOT / "export_policy.py"]:
+    for tool in [*tools, *ROOT.glob("evaluate.py"), ROOT / "export_policy.py"]:
         words = re.findall(r"^    (\w+):", tool.read_text(), re.MULTILINE)
         known |= {f"--{word.replace('_', '-')}" for word in words}
         known |= set(re.findall(r"\"(--[a-z-]+)\"", tool.read_text()))
@@ -201,6 +203,26 @@ def test_the_numbers_in_a_script_are_those_of_the_page(name):
     """D10 or (D10), S4, Q2 in comments and docstrings."""
     for letter, number in re.findall(r"\b([DSQ])(\d+)\b", (ROOT / name).read_text()):
         assert int(number) in rows_of(letter), f"{letter}{number}"
+
+
+def strings(path):
+    """Every string in a file, of an f-string the parts between its values."""
+    nodes = ast.walk(ast.parse(path.read_text()))
+    return [n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+
+
+def test_the_messages_of_troubleshooting_are_those_of_the_code():
+    """In the first column; words in capitals stand for values."""
+    text = (ROOT / "docs/troubleshooting.md").read_text()
+    table = text.partition("## Messages")[2].partition("\n## ")[0]
+    messages = re.findall(r"(?m)^\| `([^`]+)` \|", table)
+    assert len(messages) > 12
+    paths = [*sorted(ROOT.glob("*.py")), *sorted(ROOT.glob("offline_tasks/*.py"))]
+    said = [string for path in paths for string in strings(path)]
+    for message in messages:
+        parts = re.split(r"\b[A-Z][A-Z_]+\b|\b\w+\.py|\b[\d.]+\b", message)
+        for part in [part.strip() for part in parts if len(part) > 5]:
+            assert any(part in string for string in said), part
 
 
 # ---- keys and tags -------------------------------------------------------------------------------
