@@ -2,7 +2,8 @@
 
     python tests/density.py FILE...
 
-A code line is a line with a token other than comments, docstrings and line ends.
+A code line is a line with a token other than comments, docstrings and line ends. A string is one
+token, an f-string too, whatever the version of Python makes of it.
 """
 
 import ast
@@ -23,6 +24,10 @@ LAYOUT = {
     tokenize.ENCODING,
     tokenize.ENDMARKER,
 }
+
+
+FSTRING_START = getattr(tokenize, "FSTRING_START", None)  # Python 3.12 takes f-strings apart
+FSTRING_END = getattr(tokenize, "FSTRING_END", None)
 
 
 @dataclass
@@ -46,6 +51,26 @@ def docstring_lines(tree: ast.AST) -> set[int]:
     return found
 
 
+def code_tokens(source: str) -> Iterator[tuple[int, int]]:
+    """(first, last) line of each token of code, docstrings included."""
+    begun = []  # the first lines of the f-strings that are open
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == FSTRING_START:
+            begun.append(token.start[0])
+        elif token.type == FSTRING_END:
+            first = begun.pop()
+            if not begun:
+                yield first, token.end[0]
+        elif not begun and token.type not in LAYOUT:
+            yield token.start[0], token.end[0]
+
+
+def count_format_switches(source: str) -> int:
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    comments = [token.string for token in tokens if token.type == tokenize.COMMENT]
+    return sum("fmt: skip" in comment or "fmt: off" in comment for comment in comments)
+
+
 def functions(tree: ast.AST) -> Iterator[tuple[int, str]]:
     """(number of lines, name) of each function, of nested ones too."""
     for node in ast.walk(tree):
@@ -59,14 +84,10 @@ def measure(source: str) -> Density:
     docstrings = docstring_lines(tree)
     tokens = 0
     code_lines = set()
-    format_switches = 0
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT:
-            format_switches += "fmt: skip" in token.string or "fmt: off" in token.string
-        if token.type in LAYOUT or token.start[0] in docstrings:
-            continue
-        tokens += 1
-        code_lines.update(range(token.start[0], token.end[0] + 1))
+    for first, last in code_tokens(source):
+        if first not in docstrings:
+            tokens += 1
+            code_lines.update(range(first, last + 1))
     lines = source.splitlines()
     wide = sum(len(lines[number - 1]) > WIDE for number in code_lines)
     length, name = max(functions(tree), default=(0, "-"))
@@ -76,7 +97,7 @@ def measure(source: str) -> Density:
         lines=len(lines),
         longest_function=name,
         longest_function_lines=length,
-        format_switches=format_switches,
+        format_switches=count_format_switches(source),
     )
 
 

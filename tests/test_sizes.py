@@ -3,6 +3,7 @@
 import ast
 import difflib
 import re
+from functools import lru_cache
 
 import density
 import pytest
@@ -29,6 +30,7 @@ def name_of(path):
     return str(path.relative_to(ROOT))
 
 
+@lru_cache
 def measured(path):
     return density.measure(path.read_text(encoding="utf-8"))
 
@@ -183,6 +185,11 @@ def test_wide_lines_are_code_lines_over_90_columns():
 
 def test_switches_of_the_formatter_are_comments():
     assert density.measure("x = 1  # fmt: skip\n# fmt: off\ny = 'fmt: skip'\n").format_switches == 2
+
+
+def test_an_f_string_is_one_token_on_every_python():
+    source = "x = f'{a + b} and {f(\"{c}\")}'\n"
+    assert density.measure(source).tokens_per_line == 3
 
 
 def test_a_file_without_code_has_no_density():
