@@ -1,26 +1,33 @@
 """Tasks of offline reinforcement learning: environments, datasets, scores, pictures.
 
     registry.py          which module an id belongs to, and the calls that depend on it
-    toys.py              multigoal and pointmaze: NumPy, data from a seed (toy_envs.py: Gymnasium)
+    toys.py              multigoal.py and pointmaze.py: NumPy, data from a seed
+    toy_envs.py          the toys as Gymnasium environments
     d4rl_files.py        D4RL's tasks: dimensions, scores, dataset files
     d4rl.py              D4RL's environments: MuJoCo 2.1.0's physics on the current MuJoCo
     gymnasium_tasks.py   any other task registered in Gymnasium, also one's own: module:EnvId
     rollout.py           evaluation of a policy in parallel episodes
-    plots.py             learning curves, trajectories, value maps, videos
+    plots.py             learning curves, trajectories, maps of values
+    videos.py            an episode filmed
 
 A policy is a function `act` from float32 observations (n, obs_dim) to actions (n, action_dim) in
 [-1, 1]. Importing this package imports NumPy alone; Gymnasium, MuJoCo and matplotlib follow when
 they are needed.
 """
 
-from offline_tasks.d4rl_files import DATASETS, fix_timeouts
+from offline_tasks.d4rl_files import (
+    DATASETS,
+    fix_timeouts,
+)
 from offline_tasks.plots import (
-    check_video,
+    draw_data,
     draw_trajectories,
+    draw_value,
+    plot_data_and_policy,
     plot_learning_curve,
     plot_run,
     plot_trajectories,
-    record_video,
+    plot_value,
 )
 from offline_tasks.registry import (
     TASK_DIMS,
@@ -31,7 +38,15 @@ from offline_tasks.registry import (
     normalized_score,
     task_dims,
 )
-from offline_tasks.rollout import episode_seeds, evaluate, play
+from offline_tasks.rollout import (
+    episode_seeds,
+    evaluate,
+    play,
+)
+from offline_tasks.videos import (
+    check_video,
+    record_video,
+)
 
 __all__ = [
     "DATASETS",
@@ -40,16 +55,20 @@ __all__ = [
     "check_env_id",
     "check_video",
     "dataset_file",
+    "draw_data",
     "draw_trajectories",
+    "draw_value",
     "episode_seeds",
     "evaluate",
     "fix_timeouts",
     "make_env",
     "normalized_score",
     "play",
+    "plot_data_and_policy",
     "plot_learning_curve",
     "plot_run",
     "plot_trajectories",
+    "plot_value",
     "record_video",
     "task_dims",
 ]

@@ -23,6 +23,9 @@ class Multigoal:
     data_rows = None  # all
     data_version = "r1"  # in the file name: change it whenever the data change
     frames_per_second = 5
+    goals = GOALS
+    goal_radius = GOAL_RADIUS
+    bounds = np.array([[-1.02, -1.02], [1.02, 1.02]])  # of pictures
 
     def __init__(self, *rewards: float):
         self.rewards = np.array(rewards)
@@ -38,6 +41,14 @@ class Multigoal:
     def positions(self, states: np.ndarray) -> np.ndarray:
         """Positions (..., 2) of states."""
         return states
+
+    def locate(self, obs: np.ndarray) -> np.ndarray:
+        """Positions (n, 2) of observations."""
+        return obs
+
+    def at_rest(self, positions: np.ndarray) -> np.ndarray:
+        """States (n, 2) at positions."""
+        return positions
 
     def step(self, states, actions) -> tuple[np.ndarray, np.ndarray]:
         """The next states (n, 2) and the goal (n,) that each is in, -1 for none."""

@@ -31,6 +31,7 @@ class PointMaze:
     action_dim = 2
     obs_bound = np.inf
     rewards = np.array([1.0])
+    goal_radius = GOAL_RADIUS
     data_steps = TRIP_STEPS
     data_version = "r1"  # in the file name: change it whenever the data change
     frames_per_second = 20
@@ -40,22 +41,33 @@ class PointMaze:
         self.max_steps = max_steps
         self.longest_trip = longest_trip
         self.data_rows = data_rows
+        self.goals = maze.goal[None]
+        self.bounds = np.stack((np.zeros(2), maze.size))  # of pictures
 
     def start(self, rng) -> np.ndarray:
         """The first state (4,) of an episode: at rest, within START_RADIUS of the start cell."""
         offset = rng.uniform(-START_RADIUS, START_RADIUS, 2)
         offset *= min(1.0, START_RADIUS / np.linalg.norm(offset))
-        return np.concatenate((self.maze.start + offset, np.zeros(2)))
+        return self.at_rest(self.maze.start + offset)
 
     def observe(self, states: np.ndarray) -> np.ndarray:
         """Observations (n, 4), float32, of states."""
-        position = POSITION_SCALE * (states[:, :2] - self.maze.size / 2)
-        velocity = VELOCITY_SCALE * states[:, 2:]
-        return np.concatenate((position, velocity), 1).astype(np.float32)
+        position = states[:, :2] - self.maze.size / 2
+        velocity = states[:, 2:]
+        obs = np.concatenate((POSITION_SCALE * position, VELOCITY_SCALE * velocity), 1)
+        return obs.astype(np.float32)
 
     def positions(self, states: np.ndarray) -> np.ndarray:
         """Positions (..., 2) of states."""
         return states[..., :2]
+
+    def locate(self, obs: np.ndarray) -> np.ndarray:
+        """Positions (n, 2) of observations."""
+        return obs[:, :2] / POSITION_SCALE + self.maze.size / 2
+
+    def at_rest(self, positions: np.ndarray) -> np.ndarray:
+        """States (..., 4) at positions (..., 2)."""
+        return np.concatenate((positions, np.zeros_like(positions)), -1)
 
     def step(self, states, actions) -> tuple[np.ndarray, np.ndarray]:
         """The next states (n, 4) and (n,) 0 at the goal, else -1. The axes move in turn; where the
@@ -68,17 +80,19 @@ class PointMaze:
             blocked = self.maze.overlaps_wall(moved, HALF_WIDTH)
             position = np.where(blocked[:, None], position, moved)
             velocity[blocked, axis] *= BOUNCE
-        at_goal = ((position - self.maze.goal) ** 2).sum(1) <= GOAL_RADIUS**2
-        return np.concatenate((position, velocity), 1), np.where(at_goal, 0, -1)
+        states = np.concatenate((position, velocity), 1)
+        distance2 = ((position - self.maze.goal) ** 2).sum(1)
+        return states, np.where(distance2 <= GOAL_RADIUS**2, 0, -1)
 
     def steer(self, obs: np.ndarray, target: np.ndarray) -> np.ndarray:
         """Actions (n, 2), not clipped, towards the cells numbered `target` (n,) on the shortest
         path, with brakes."""
         obs = obs.astype(np.float64)
-        position = obs[:, :2] / POSITION_SCALE + self.maze.size / 2
+        position = self.locate(obs)
         velocity = obs[:, 2:] / VELOCITY_SCALE
         here = self.maze.cell_numbers(position)
-        waypoint = self.maze.cells[self.maze.toward[here, target]]
+        following = self.maze.toward[here, target]
+        waypoint = self.maze.cells[following]
         return 4 * (waypoint - position) - 8 * velocity
 
     def behavior(self, rng):
@@ -94,8 +108,7 @@ class PointMaze:
             return np.clip(action, -1, 1).astype(np.float32)
 
         offset = rng.uniform(-START_RADIUS, START_RADIUS, (num_trips, 2))
-        position = self.maze.cells[origin] + offset
-        return np.concatenate((position, np.zeros((num_trips, 2))), 1), act
+        return self.at_rest(self.maze.cells[origin] + offset), act
 
     def _random_trips(self, num_trips: int, rng) -> tuple[np.ndarray, np.ndarray]:
         """First and last cells of trips, (n,) each: a random cell, then a random one of those near
@@ -103,7 +116,8 @@ class PointMaze:
         distance = self.maze.distance
         allowed = (distance >= SHORTEST_TRIP) & (distance <= self.longest_trip)
         goal = self.maze.cell_numbers(self.maze.goal[None])
-        origin = rng.choice(np.delete(np.arange(len(distance)), goal), num_trips)
+        origins = np.delete(np.arange(len(distance)), goal)
+        origin = rng.choice(origins, num_trips)
         score = rng.random((num_trips, len(distance)))
         score[~allowed[origin]] = -1
         return origin, score.argmax(1)

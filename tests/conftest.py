@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,16 +69,22 @@ def dataset(tmp_path_factory) -> Path:
 @pytest.fixture
 def small(dataset, tmp_path, monkeypatch):
     """small(name, **changes): Args of a run of 20 updates into tmp_path/name, without pictures."""
-    import d4rl_tasks
     import gtp_offline
+    import offline_tasks
 
-    monkeypatch.setattr(d4rl_tasks, "plot_run", lambda *args, **kwargs: None)
+    monkeypatch.setattr(offline_tasks, "plot_run", lambda *args, **kwargs: None)
 
     def make(name: str = "run", **changes):
-        settings = dict(
-            dataset_path=str(dataset), run_dir=str(tmp_path / name), num_updates=20, eval_freq=10,
-            batch_size=16, hidden_dim=16, tensorboard=False, num_holdout=24, device="cpu",
-        )  # fmt: skip
-        return gtp_offline.Args(**(settings | changes))
+        settings = {
+            "run_dir": str(tmp_path / name),
+            "num_updates": 20,
+            "eval_freq": 10,
+            "batch_size": 16,
+            "hidden_dim": 16,
+            "tensorboard": False,
+            "num_holdout": 24,
+        }
+        defaults = gtp_offline.default_args(dataset_path=str(dataset), device="cpu")
+        return replace(defaults, **settings | changes)
 
     return make

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import offline_tasks
-from offline_tasks import d4rl_files, dataset_file, multigoal
+from offline_tasks import d4rl_files, dataset_file, multigoal, toys
 
 ROOT = Path(__file__).resolve().parent.parent
 TASK, NAME = "hopper-medium-v2", "hopper_medium-v2.hdf5"
@@ -274,7 +274,7 @@ def test_two_threads_at_once_download_once(serve, tmp_path, monkeypatch):
 
 
 def test_every_d4rl_task_has_a_file_of_its_own():
-    tasks = set(offline_tasks.TASK_DIMS) - set(multigoal.TASKS)
+    tasks = set(offline_tasks.TASK_DIMS) - set(toys.TOYS)
     assert set(offline_tasks.DATASETS) == tasks
     paths = {path for path, _, _ in offline_tasks.DATASETS.values()}
     assert len({Path(path).name for path in paths}) == len(tasks) == 21

@@ -59,6 +59,7 @@ def test_unknown_ids_list_near_ones(call):
         ("antmaze-umaze-v1", "antmaze-umaze-v0"),
         ("antmaze_large_play-v2", "antmaze-large-play-v2"),
         ("multigoal", "multigoal-v0"),
+        ("pointmaze-large-v1", "pointmaze-large-v0"),
         ("Pendulum-v2", "Pendulum-v1"),
     ],
 )
@@ -103,6 +104,10 @@ REFERENCE = [
     ("kitchen-mixed-v0", 0.0, 4.0),
     ("multigoal-v0", 0.0, 1.0),
     ("multigoal-unequal-v0", 0.0, 1.0),
+    ("pointmaze-umaze-v0", 0.0, 1.0),
+    ("pointmaze-medium-v0", 0.0, 1.0),
+    ("pointmaze-large-v0", 0.0, 1.0),
+    ("pointmaze-walls-v0", 0.0, 1.0),
 ]
 
 

@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 
 import offline_tasks
-from offline_tasks import evaluate, make_env, multigoal, rollout
-
-MULTIGOAL = list(multigoal.TASKS)
+from offline_tasks import evaluate, make_env, play, rollout, toys
 
 
 def swaying(action_dim):
@@ -31,7 +29,7 @@ def one_by_one(env_id, act, num_episodes, seed):
     return np.array(returns), np.array(lengths)
 
 
-@pytest.mark.parametrize("env_id", ["hopper-medium-v2", "walker2d-medium-replay-v2", *MULTIGOAL])
+@pytest.mark.parametrize("env_id", ["hopper-medium-v2", "walker2d-medium-replay-v2", *toys.TOYS])
 def test_evaluate_equals_one_episode_at_a_time(env_id):
     act = swaying(offline_tasks.task_dims(env_id)[1])
     result = evaluate(env_id, act, 5, seed=7)
@@ -133,3 +131,38 @@ def test_evaluate_refuses_what_is_no_batch_of_actions(bad):
         evaluate("multigoal-v0", lambda obs: bad, 4, seed=0)
     with pytest.raises(ValueError, match="num_episodes is 0"):
         evaluate("multigoal-v0", lambda obs: bad, 0, seed=0)
+
+
+@pytest.mark.parametrize("env_id", ["hopper-medium-v2", "pointmaze-umaze-v0", "multigoal-v0"])
+def test_play_gives_what_evaluate_summarises(env_id):
+    act = swaying(offline_tasks.task_dims(env_id)[1])
+    episodes = play(env_id, act, 6, seed=3)
+    result = evaluate(env_id, act, 6, seed=3)
+    returns, lengths = one_by_one(env_id, act, 6, seed=3)
+    np.testing.assert_allclose(episodes["returns"], returns, rtol=1e-6, atol=1e-9)
+    np.testing.assert_array_equal(episodes["lengths"], lengths)
+    scores = offline_tasks.normalized_score(env_id, episodes["returns"])
+    np.testing.assert_array_equal(episodes["scores"], scores)
+    assert result["episodic_return"] == episodes["returns"].mean()
+    assert result["normalized_score"] == scores.mean()
+    assert result["normalized_score_std"] == scores.std()
+    assert (episodes["goals"] is None) == (result["goal_fractions"] is None)
+
+
+def test_play_tells_the_goal_of_each_episode():
+    def act(obs):  # to the quadrant's goal
+        return np.sign(obs)
+
+    episodes = play("multigoal-unequal-v0", act, 40, seed=0)
+    worth = np.array([1.0, 0.5, 0.5, 0.25, 0.0])  # the last: none reached
+    np.testing.assert_array_equal(episodes["returns"], worth[episodes["goals"]])
+    result = evaluate("multigoal-unequal-v0", act, 40, seed=0)
+    counts = np.bincount(episodes["goals"][episodes["goals"] >= 0], minlength=4)
+    np.testing.assert_allclose(result["goal_fractions"], counts / 40)
+    assert min(counts) > 0
+
+
+def test_play_without_reference_scores():
+    episodes = play("Pendulum-v1", lambda obs: np.zeros((len(obs), 1)), 2, seed=0)
+    assert episodes["scores"] is episodes["goals"] is None
+    assert episodes["returns"].shape == (2,) and (episodes["lengths"] == 200).all()

@@ -1,0 +1,81 @@
+"""Videos: one episode of a policy, to .gif or .mp4."""
+
+import contextlib
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+
+from offline_tasks.files import replacing
+from offline_tasks.registry import make_env, task_dims
+from offline_tasks.rollout import episode_seeds
+
+MAX_FPS = 25  # of a video, unless asked for more
+
+
+def check_video(path) -> None:
+    """Raises ValueError where `record_video` could not write: another suffix than .gif or .mp4, no
+    encoder for .mp4, no such folder."""
+    path = Path(path)
+    if path.suffix not in (".gif", ".mp4"):
+        raise ValueError(f"video {path}: its suffix must be .gif or .mp4")
+    if path.suffix == ".mp4" and importlib.util.find_spec("imageio_ffmpeg") is None:
+        raise ValueError(f"video {path}: .mp4 needs `pip install imageio-ffmpeg`, or choose .gif")
+    if not path.parent.is_dir():
+        raise ValueError(f"video {path}: there is no folder {path.parent}; make it first")
+
+
+def record_video(env_id: str, act, path, seed: int, fps: float | None = None) -> None:
+    """One episode of `act` in real time, to .gif or .mp4. `fps`: frames per second of the file, at
+    most the task's own steps per second; None: at most 25. Raises ValueError where `check_video`
+    does, or if the task cannot be drawn."""
+    check_video(path)
+    path = Path(path)
+    frames, fps = _film(env_id, act, path, seed, fps)
+    with replacing(path) as temporary:
+        if path.suffix == ".gif":
+            _write_gif(frames, temporary, fps)
+        else:
+            import imageio
+
+            imageio.mimwrite(temporary, frames, fps=fps)
+
+
+def _film(env_id: str, act, path: Path, seed: int, fps: float | None) -> tuple[list, float]:
+    """The frames (height, width, 3) of an episode, and how many of them make a second."""
+    obs_dim = task_dims(env_id)[0]
+    frames = []
+    with contextlib.closing(make_env(env_id, render_mode="rgb_array")) as env:
+        steps_per_second = env.metadata.get("render_fps", MAX_FPS)
+        wanted = fps or min(MAX_FPS, steps_per_second)
+        every = max(1, round(steps_per_second / wanted))
+        obs, _ = env.reset(seed=episode_seeds(seed, 1)[0])
+        over = False
+        step = 0
+        while not over:
+            if step % every == 0:
+                frames.append(_render(env, env_id, path))
+            action = act(np.asarray(obs, dtype=np.float32).reshape(1, obs_dim))[0]
+            obs, _, terminated, truncated, _ = env.step(action)
+            over = terminated or truncated
+            step += 1
+        frames.append(_render(env, env_id, path))
+    return frames, steps_per_second / every
+
+
+def _render(env, env_id: str, path: Path) -> np.ndarray:
+    try:
+        return env.render()
+    except Exception as error:  # each graphics library has its own kinds
+        raise ValueError(f"video {path}: {env_id} cannot be drawn here ({error})") from error
+
+
+def _write_gif(frames: list, path: Path, fps: float) -> None:
+    from PIL import Image
+
+    palette = Image.fromarray(frames[0]).quantize(128)  # one for all: a far smaller file
+    first, *others = [
+        Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE)
+        for frame in frames
+    ]
+    first.save(path, save_all=True, append_images=others, duration=1000 / fps, loop=0)
