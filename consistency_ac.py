@@ -96,6 +96,7 @@ class Args:
     num_steps: int = 2  # K, steps of the sampler
     schedule: Literal["restarting", "once"] = "restarting"  # N(k): every 50,000 updates anew
     scale_consistency_loss: bool = True  # by 100 / (t - u)
+    normalize_observations: bool = False  # by mean and standard deviation of the data
     eval_actor: Literal["online", "ema"] = "online"  # which actor acts
     ema_start: int = 1000  # updates before the averaged actor begins to follow
     ema_every: int = 5  # updates between its steps
@@ -106,6 +107,8 @@ class Args:
 
 # Which flags other defaults depend on: the arguments of default_args.
 DECISIVE = ("env_id", "dataset_path", "device", "num_updates")
+# What an argument that an older checkpoint lacks must be to go on as before.
+OLDER = {"normalize_observations": False}
 TASK_FIELDS = ("learning_rate", "eta", "num_steps", "q_norm", "max_q_backup", "grad_norm", "top_k")
 TASKS = {  # the reference code's table
     "halfcheetah-medium": (3e-4, 1, 2, False, False, 9, 2),
@@ -187,6 +190,9 @@ def task_defaults(env_id, num_updates):
         values["num_updates"] = 2_000_000
     if task.startswith("antmaze"):  # r' = 4 (r - 0.5), as in Diffusion-QL's code
         values |= {"num_updates": 1_000_000, "num_eval_episodes": 100}
+        values |= {"reward_scale": 4.0, "reward_shift": -0.5}
+    elif task.startswith("pointmaze"):
+        values |= {"num_updates": 12_000, "num_eval_episodes": 100, "grad_norm": 2.0}
         values |= {"reward_scale": 4.0, "reward_shift": -0.5}
     elif task.startswith("multigoal"):
         values |= {"num_updates": 8_000 if "unequal" in task else 4_000}
@@ -277,17 +283,42 @@ def mlp(in_dim, hidden_dim, out_dim, linear=nn.Linear):
     )
 
 
+class ObsNetwork(nn.Module):
+    """A network that standardises its observations, by buffers that the data fill."""
+
+    def __init__(self, obs_dim):
+        super().__init__()
+        self.register_buffer("obs_mean", torch.zeros(obs_dim))
+        self.register_buffer("obs_std", torch.ones(obs_dim))
+
+    def standardized(self, obs):
+        return (obs - self.obs_mean) / self.obs_std
+
+
+def standardize(nets, data):
+    """Give all networks the mean and standard deviation of the data's observations; a column that
+    does not vary is only shifted."""
+    std, mean = torch.std_mean(data["observations"].double(), 0, correction=0)
+    constant = std < 1e-6
+    if constant.any():
+        columns = constant.nonzero().flatten().tolist()
+        print(f"observations {columns} do not vary; they are not scaled", file=sys.stderr)
+    for net in nets.values():
+        net.obs_mean.copy_(mean)
+        net.obs_std.copy_(std.where(~constant, 1.0))
+
+
 # --- end shared ---
 SIGMA_DATA = 0.5  # standard deviation of the actions that the coefficients assume
 EVALUATION_STEPS = {1, 2}  # of the sampler, besides num_steps: where the energy score is measured
 
 
-class ConsistencyModel(nn.Module):
+class ConsistencyModel(ObsNetwork):
     """The actor: f(x, t), the clean action. obs (B, obs_dim), x (..., B, action_dim), t (B, 1) or
     (1, 1) -> (..., B, action_dim)"""
 
     def __init__(self, obs_dim, action_dim, hidden_dim=256, num_steps=2, sigma_min=0.002):
-        super().__init__()
+        super().__init__(obs_dim)
         self.noise_dim = max(num_steps, *EVALUATION_STEPS) * action_dim  # noise at every step
         self.sigma_min = sigma_min
         self.register_buffer("frequencies", torch.logspace(0, -4, 8), persistent=False)
@@ -298,7 +329,7 @@ class ConsistencyModel(nn.Module):
         angles = t * self.frequencies
         embedding = self.embed(torch.cat((angles.sin(), angles.cos()), 1))
         embedding = embedding.expand(*x.shape[:-1], -1)
-        obs = obs.expand(*x.shape[:-1], -1)
+        obs = self.standardized(obs).expand(*x.shape[:-1], -1)
         c_skip, c_out = boundary_coefficients(t, self.sigma_min)
         return c_skip * x + c_out * self.net(torch.cat((x, embedding, obs), -1))
 
@@ -311,15 +342,16 @@ def boundary_coefficients(t, sigma_min):
 
 
 # --- shared: critic ---
-class Critic(nn.Module):
+class Critic(ObsNetwork):
     """Two Q: obs (B, obs_dim), actions (..., B, action_dim) -> (2, ..., B)."""
 
     def __init__(self, obs_dim, action_dim, hidden_dim=256):
-        super().__init__()
+        super().__init__(obs_dim)
         self.net = mlp(obs_dim + action_dim, hidden_dim, 1, lambda i, o: EnsembleLinear(2, i, o))
 
     def forward(self, obs, actions):
-        pairs = torch.cat((obs.expand(*actions.shape[:-1], -1), actions), -1)
+        obs = self.standardized(obs).expand(*actions.shape[:-1], -1)
+        pairs = torch.cat((obs, actions), -1)
         q = self.net(pairs.flatten(0, -2).expand(2, -1, -1))
         return q.view(2, *actions.shape[:-1])
 
@@ -722,7 +754,27 @@ def make_act(nets, args, seed):
     return act
 
 
+def policy_value(nets, args):
+    """value(obs (n, obs_dim)) -> (n,): the smaller Q at one action of the policy, or None."""
+    if "critic" not in nets:
+        return None
+    act = make_act(nets, replace(args, num_candidates=1), args.seed)
+
+    @torch.no_grad()
+    def value(obs):
+        actions = torch.from_numpy(act(obs)).to(args.device)
+        obs = torch.as_tensor(obs, dtype=torch.float32, device=args.device)
+        return nets["critic"](obs, actions).amin(0).cpu().numpy()
+
+    return value
+
+
 # --- end shared ---
+def state_value(nets, args):
+    """value(obs (n, obs_dim)) -> (n,), for pictures; None without a critic."""
+    return policy_value(nets, args)
+
+
 def select(results, args):
     """The evaluations that results.json names, also the one that the reference code selects
     offline, by L_c."""
@@ -737,7 +789,6 @@ def select(results, args):
 
 # --- shared: checkpoint ---
 FORMAT = 2  # of a checkpoint
-OLDER = {}  # what an argument that an older checkpoint lacks must be to go on as before
 
 
 def write_file(path, content: bytes):
@@ -791,6 +842,11 @@ def load_checkpoint(path):
     if state["format"] == 1:  # the optimizers stood beside the networks
         names = [name for name in ("actor", "critic", "value") if name in state]
         state["optimizers"] = {name: state.pop(name) for name in names}
+        weights = {re.sub("^value", "value.net", key): w for key, w in state["nets"].items()}
+        for net in {key.split(".")[0] for key in weights}:  # used observations as they were
+            weights[f"{net}.obs_mean"] = torch.zeros(state["dims"][0])
+            weights[f"{net}.obs_std"] = torch.ones(state["dims"][0])
+        state["nets"] = weights
         state |= {"sums": torch.zeros(()), "since": state["results"]["update"]}
         state["device"] = torch.device(state["results"]["args"]["device"]).type
     return state
@@ -989,7 +1045,9 @@ def finish(nets, obs_dim, signals, results, args):
     if results["status"] == "interrupted":
         print(f"interrupted; go on with: python {sys.argv[0]} --resume {args.run_dir}")
     if TASKS_FOLDER.is_dir() and results["status"] != "diverged":
-        tasks().plot_run(args.run_dir, args.env_id, results["evaluations"], act, args.seed)
+        value = state_value(nets, args)
+        evaluations = results["evaluations"]
+        tasks().plot_run(args.run_dir, args.env_id, evaluations, act, args.seed, value)
 
 
 def read_data(args, state):
@@ -1034,6 +1092,8 @@ def train(args):
     generator = torch.Generator(args.device).manual_seed(args.seed)
     dims = [data[key].shape[1] for key in ("observations", "actions")]
     nets = make_networks(args, *dims).to(args.device)
+    if args.normalize_observations:
+        standardize(nets, data)
     optimizers = make_optimizers(nets, args)
     results = new_results(args, dataset)
     nothing = torch.zeros((), device=args.device)

@@ -94,6 +94,7 @@ class Args:
     eta: float = 1.0  # weight of the Q-loss; 0: cloning
     num_candidates: int = 50  # actions to choose from by Q when acting; 1: no choice
     num_steps: int = 5  # T, steps of the diffusion and of the sampler
+    normalize_observations: bool = False  # by mean and standard deviation of the data
     eval_actor: Literal["online", "ema"] = "online"  # which actor acts
     ema_start: int = 1000  # updates before the averaged actor begins to follow
     ema_every: int = 5  # updates between its steps
@@ -103,6 +104,8 @@ class Args:
 
 # Which flags other defaults depend on: the arguments of default_args.
 DECISIVE = ("env_id", "dataset_path", "device", "num_updates")
+# What an argument that an older checkpoint lacks must be to go on as before.
+OLDER = {"normalize_observations": False}
 TASK_FIELDS = ("learning_rate", "eta", "grad_norm", "max_q_backup", "top_k")
 TASKS = {  # the reference code's table
     "halfcheetah-medium": (3e-4, 1, 9, False, 1),
@@ -182,6 +185,9 @@ def task_defaults(env_id, num_updates):
         values["num_updates"] = 2_000_000
     if task.startswith("antmaze"):  # r' = 4 (r - 0.5), as in Diffusion-QL's code
         values |= {"num_updates": 1_000_000, "num_eval_episodes": 100}
+        values |= {"reward_scale": 4.0, "reward_shift": -0.5}
+    elif task.startswith("pointmaze"):
+        values |= {"num_updates": 12_000, "num_eval_episodes": 100, "grad_norm": 2.0}
         values |= {"reward_scale": 4.0, "reward_shift": -0.5}
     elif task.startswith("multigoal"):
         values |= {"num_updates": 8_000 if "unequal" in task else 4_000}
@@ -272,16 +278,41 @@ def mlp(in_dim, hidden_dim, out_dim, linear=nn.Linear):
     )
 
 
+class ObsNetwork(nn.Module):
+    """A network that standardises its observations, by buffers that the data fill."""
+
+    def __init__(self, obs_dim):
+        super().__init__()
+        self.register_buffer("obs_mean", torch.zeros(obs_dim))
+        self.register_buffer("obs_std", torch.ones(obs_dim))
+
+    def standardized(self, obs):
+        return (obs - self.obs_mean) / self.obs_std
+
+
+def standardize(nets, data):
+    """Give all networks the mean and standard deviation of the data's observations; a column that
+    does not vary is only shifted."""
+    std, mean = torch.std_mean(data["observations"].double(), 0, correction=0)
+    constant = std < 1e-6
+    if constant.any():
+        columns = constant.nonzero().flatten().tolist()
+        print(f"observations {columns} do not vary; they are not scaled", file=sys.stderr)
+    for net in nets.values():
+        net.obs_mean.copy_(mean)
+        net.obs_std.copy_(std.where(~constant, 1.0))
+
+
 # --- end shared ---
 EVALUATION_STEPS = set()  # of the sampler, besides num_steps: a diffusion of T steps takes T
 
 
-class NoisePredictor(nn.Module):
+class NoisePredictor(ObsNetwork):
     """The actor: the noise in x at index t. obs (B, obs_dim), x (..., B, action_dim), t (B, 1) or
     (1, 1) -> (..., B, action_dim)"""
 
     def __init__(self, obs_dim, action_dim, hidden_dim=256, num_steps=5):
-        super().__init__()
+        super().__init__(obs_dim)
         self.noise_dim = num_steps * action_dim  # the sampler draws noise at every step
         self.register_buffer("frequencies", torch.logspace(0, -4, 8), persistent=False)
         self.embed = nn.Sequential(nn.Linear(16, 32), Mish(), nn.Linear(32, 16))
@@ -291,20 +322,21 @@ class NoisePredictor(nn.Module):
         angles = t * self.frequencies
         embedding = self.embed(torch.cat((angles.sin(), angles.cos()), 1))
         embedding = embedding.expand(*x.shape[:-1], -1)
-        obs = obs.expand(*x.shape[:-1], -1)
+        obs = self.standardized(obs).expand(*x.shape[:-1], -1)
         return self.net(torch.cat((x, embedding, obs), -1))
 
 
 # --- shared: critic ---
-class Critic(nn.Module):
+class Critic(ObsNetwork):
     """Two Q: obs (B, obs_dim), actions (..., B, action_dim) -> (2, ..., B)."""
 
     def __init__(self, obs_dim, action_dim, hidden_dim=256):
-        super().__init__()
+        super().__init__(obs_dim)
         self.net = mlp(obs_dim + action_dim, hidden_dim, 1, lambda i, o: EnsembleLinear(2, i, o))
 
     def forward(self, obs, actions):
-        pairs = torch.cat((obs.expand(*actions.shape[:-1], -1), actions), -1)
+        obs = self.standardized(obs).expand(*actions.shape[:-1], -1)
+        pairs = torch.cat((obs, actions), -1)
         q = self.net(pairs.flatten(0, -2).expand(2, -1, -1))
         return q.view(2, *actions.shape[:-1])
 
@@ -692,7 +724,27 @@ def make_act(nets, args, seed):
     return act
 
 
+def policy_value(nets, args):
+    """value(obs (n, obs_dim)) -> (n,): the smaller Q at one action of the policy, or None."""
+    if "critic" not in nets:
+        return None
+    act = make_act(nets, replace(args, num_candidates=1), args.seed)
+
+    @torch.no_grad()
+    def value(obs):
+        actions = torch.from_numpy(act(obs)).to(args.device)
+        obs = torch.as_tensor(obs, dtype=torch.float32, device=args.device)
+        return nets["critic"](obs, actions).amin(0).cpu().numpy()
+
+    return value
+
+
 # --- end shared ---
+def state_value(nets, args):
+    """value(obs (n, obs_dim)) -> (n,), for pictures; None without a critic."""
+    return policy_value(nets, args)
+
+
 def select(results, args):
     """The evaluations that results.json names, also the one that the reference code selects
     offline, by L_d."""
@@ -708,7 +760,6 @@ def select(results, args):
 
 # --- shared: checkpoint ---
 FORMAT = 2  # of a checkpoint
-OLDER = {}  # what an argument that an older checkpoint lacks must be to go on as before
 
 
 def write_file(path, content: bytes):
@@ -762,6 +813,11 @@ def load_checkpoint(path):
     if state["format"] == 1:  # the optimizers stood beside the networks
         names = [name for name in ("actor", "critic", "value") if name in state]
         state["optimizers"] = {name: state.pop(name) for name in names}
+        weights = {re.sub("^value", "value.net", key): w for key, w in state["nets"].items()}
+        for net in {key.split(".")[0] for key in weights}:  # used observations as they were
+            weights[f"{net}.obs_mean"] = torch.zeros(state["dims"][0])
+            weights[f"{net}.obs_std"] = torch.ones(state["dims"][0])
+        state["nets"] = weights
         state |= {"sums": torch.zeros(()), "since": state["results"]["update"]}
         state["device"] = torch.device(state["results"]["args"]["device"]).type
     return state
@@ -960,7 +1016,9 @@ def finish(nets, obs_dim, signals, results, args):
     if results["status"] == "interrupted":
         print(f"interrupted; go on with: python {sys.argv[0]} --resume {args.run_dir}")
     if TASKS_FOLDER.is_dir() and results["status"] != "diverged":
-        tasks().plot_run(args.run_dir, args.env_id, results["evaluations"], act, args.seed)
+        value = state_value(nets, args)
+        evaluations = results["evaluations"]
+        tasks().plot_run(args.run_dir, args.env_id, evaluations, act, args.seed, value)
 
 
 def read_data(args, state):
@@ -1005,6 +1063,8 @@ def train(args):
     generator = torch.Generator(args.device).manual_seed(args.seed)
     dims = [data[key].shape[1] for key in ("observations", "actions")]
     nets = make_networks(args, *dims).to(args.device)
+    if args.normalize_observations:
+        standardize(nets, data)
     optimizers = make_optimizers(nets, args)
     results = new_results(args, dataset)
     nothing = torch.zeros((), device=args.device)

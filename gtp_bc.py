@@ -106,6 +106,7 @@ class Args:
     eval_actor: Literal["ema", "online"] = "ema"  # (D11) which actor acts; online
     sigma_min: float = 0.002  # smallest noise level
     u_sampling: Literal["adjacent", "uniform"] = "adjacent"  # u next to t, or anywhere above s
+    normalize_observations: bool = True  # (D13) by mean and standard deviation of the data; no
     # --- end shared ---
 
 
@@ -122,8 +123,11 @@ LITERAL = {  # the paper's letter, and what the baselines' code does where the p
     "strict_s": True,
     "sampler_end": "zero",
     "eval_actor": "online",
+    "normalize_observations": False,
     "num_holdout": 0,
 }
+# What an argument that an older checkpoint lacks must be to go on as before.
+OLDER = {"normalize_observations": False}
 TASK_FIELDS = ("learning_rate", "grad_norm")
 TASKS = {  # Table 4; the last three are not in the paper (docs/differences.md)
     "halfcheetah-medium": (3e-4, 9.0),
@@ -157,6 +161,8 @@ def default_args(
     """
     env_id = env_id or ("" if dataset_path else "multigoal-v0")
     values = task_defaults(env_id, num_updates)
+    if env_id.startswith(("multigoal", "pointmaze")):
+        values["normalize_observations"] = False  # the toys' have the right scale
     if literal:
         values |= LITERAL
     values |= {"literal": literal, "device": find_device(device)}
@@ -207,6 +213,9 @@ def task_defaults(env_id, num_updates):
         values["num_updates"] = 2_000_000
     if task.startswith("antmaze"):  # r' = 4 (r - 0.5), as in Diffusion-QL's code
         values |= {"num_updates": 1_000_000, "num_eval_episodes": 100}
+        values |= {"reward_scale": 4.0, "reward_shift": -0.5}
+    elif task.startswith("pointmaze"):
+        values |= {"num_updates": 12_000, "num_eval_episodes": 100, "grad_norm": 2.0}
         values |= {"reward_scale": 4.0, "reward_shift": -0.5}
     elif task.startswith("multigoal"):
         values |= {"num_updates": 8_000 if "unequal" in task else 4_000}
@@ -299,17 +308,42 @@ def mlp(in_dim, hidden_dim, out_dim, linear=nn.Linear):
     )
 
 
+class ObsNetwork(nn.Module):
+    """A network that standardises its observations, by buffers that the data fill."""
+
+    def __init__(self, obs_dim):
+        super().__init__()
+        self.register_buffer("obs_mean", torch.zeros(obs_dim))
+        self.register_buffer("obs_std", torch.ones(obs_dim))
+
+    def standardized(self, obs):
+        return (obs - self.obs_mean) / self.obs_std
+
+
+def standardize(nets, data):
+    """Give all networks the mean and standard deviation of the data's observations; a column that
+    does not vary is only shifted."""
+    std, mean = torch.std_mean(data["observations"].double(), 0, correction=0)
+    constant = std < 1e-6
+    if constant.any():
+        columns = constant.nonzero().flatten().tolist()
+        print(f"observations {columns} do not vary; they are not scaled", file=sys.stderr)
+    for net in nets.values():
+        net.obs_mean.copy_(mean)
+        net.obs_std.copy_(std.where(~constant, 1.0))
+
+
 # --- end shared ---
 # --- shared: flow map ---
 SIGMA_DATA = 0.5  # standard deviation of the actions that EDM's preconditioning assumes
 EVALUATION_STEPS = {1, 2}  # of the sampler, besides num_steps: where the energy score is measured
 
 
-class FlowMap(nn.Module):
+class FlowMap(ObsNetwork):
     """The actor: obs (B, obs_dim), x (..., B, action_dim), t and s (B, 1) or (1, 1) -> like x."""
 
     def __init__(self, obs_dim, action_dim, hidden_dim=256, preconditioning="edm"):
-        super().__init__()
+        super().__init__(obs_dim)
         self.noise_dim = action_dim
         self.preconditioned = preconditioning == "edm"
         self.register_buffer("frequencies", torch.logspace(0, -4, 8), persistent=False)
@@ -325,7 +359,7 @@ class FlowMap(nn.Module):
         angles = times * self.frequencies
         embedding = self.embed(torch.cat((angles.sin(), angles.cos()), 2))
         embedding = embedding.transpose(0, 1).flatten(1).expand(*x.shape[:-1], -1)
-        obs = obs.expand(*x.shape[:-1], -1)
+        obs = self.standardized(obs).expand(*x.shape[:-1], -1)
         if not self.preconditioned:
             return self.net(torch.cat((x, embedding, obs), -1))
         # EDM (Karras et al. 2022, Table 1): c_skip x + c_out F(c_in x, ...)
@@ -706,6 +740,11 @@ def make_act(nets, args, seed):
     return act
 
 
+def state_value(nets, args):
+    """No critic, no value of a state."""
+    return None
+
+
 def select(results, args):
     """The evaluations that results.json names."""
     return select_best(results["evaluations"])
@@ -716,7 +755,6 @@ def select(results, args):
 
 # --- shared: checkpoint ---
 FORMAT = 2  # of a checkpoint
-OLDER = {}  # what an argument that an older checkpoint lacks must be to go on as before
 
 
 def write_file(path, content: bytes):
@@ -770,6 +808,11 @@ def load_checkpoint(path):
     if state["format"] == 1:  # the optimizers stood beside the networks
         names = [name for name in ("actor", "critic", "value") if name in state]
         state["optimizers"] = {name: state.pop(name) for name in names}
+        weights = {re.sub("^value", "value.net", key): w for key, w in state["nets"].items()}
+        for net in {key.split(".")[0] for key in weights}:  # used observations as they were
+            weights[f"{net}.obs_mean"] = torch.zeros(state["dims"][0])
+            weights[f"{net}.obs_std"] = torch.ones(state["dims"][0])
+        state["nets"] = weights
         state |= {"sums": torch.zeros(()), "since": state["results"]["update"]}
         state["device"] = torch.device(state["results"]["args"]["device"]).type
     return state
@@ -968,7 +1011,9 @@ def finish(nets, obs_dim, signals, results, args):
     if results["status"] == "interrupted":
         print(f"interrupted; go on with: python {sys.argv[0]} --resume {args.run_dir}")
     if TASKS_FOLDER.is_dir() and results["status"] != "diverged":
-        tasks().plot_run(args.run_dir, args.env_id, results["evaluations"], act, args.seed)
+        value = state_value(nets, args)
+        evaluations = results["evaluations"]
+        tasks().plot_run(args.run_dir, args.env_id, evaluations, act, args.seed, value)
 
 
 def read_data(args, state):
@@ -1013,6 +1058,8 @@ def train(args):
     generator = torch.Generator(args.device).manual_seed(args.seed)
     dims = [data[key].shape[1] for key in ("observations", "actions")]
     nets = make_networks(args, *dims).to(args.device)
+    if args.normalize_observations:
+        standardize(nets, data)
     optimizers = make_optimizers(nets, args)
     results = new_results(args, dataset)
     nothing = torch.zeros((), device=args.device)

@@ -90,7 +90,8 @@ class Args:
     gamma: float = 0.99  # discount
     max_q_backup: bool = False  # the best of 10 next actions in the TD target
     eta: float = 5.0  # temperature of the weights (Eq. 14); 0: cloning
-    max_weight: float = 100.0  # (D10) clip of the weights; the paper's is unknown: inf
+    max_weight: float = math.inf  # (D10) clip of the weights before their normalisation
+    weight_normalization: Literal["mean", "none"] = "mean"  # (D12) by the batch mean; none
     value: Literal["learned", "policy"] = "learned"  # V(s): regressed on Q, or from the policy
     num_value_samples: int = 1  # actions per state for --value policy
     weight_critic: Literal["online", "target"] = "online"  # whose Q the weights use
@@ -112,6 +113,7 @@ class Args:
     eval_actor: Literal["ema", "online"] = "ema"  # (D11) which actor acts; online
     sigma_min: float = 0.002  # smallest noise level
     u_sampling: Literal["adjacent", "uniform"] = "adjacent"  # u next to t, or anywhere above s
+    normalize_observations: bool = True  # (D13) by mean and standard deviation of the data; no
     # --- end shared ---
 
 
@@ -129,8 +131,12 @@ LITERAL = {  # the paper's letter, and what the baselines' code does where the p
     "sampler_end": "zero",
     "eval_actor": "online",
     "max_weight": math.inf,
+    "weight_normalization": "none",
+    "normalize_observations": False,
     "num_holdout": 0,
 }
+# What an argument that an older checkpoint lacks must be to go on as before.
+OLDER = {"weight_normalization": "none", "normalize_observations": False}
 TASK_FIELDS = ("learning_rate", "eta", "grad_norm", "max_q_backup")
 TASKS = {  # Table 4; the last three are not in the paper (docs/differences.md)
     "halfcheetah-medium": (3e-4, 5.0, 9.0, False),
@@ -165,7 +171,9 @@ def default_args(
     env_id = env_id or ("" if dataset_path else "multigoal-v0")
     values = task_defaults(env_id, num_updates)
     if env_id == "multigoal-v0":
-        values |= {"eta": 0.0}  # Fig. 7 is about cloning
+        values["eta"] = 0.0  # Fig. 7 is about cloning
+    if env_id.startswith(("multigoal", "pointmaze")):
+        values["normalize_observations"] = False  # the toys' have the right scale
     if literal:
         values |= LITERAL
     values |= {"literal": literal, "device": find_device(device)}
@@ -178,6 +186,8 @@ LARGEST = {"critic_learning_rate": 1, "gamma": 1, "eta": 1e6, "sigma_max": 1e6}
 def check_args(args):
     """Raise ArgumentError for a value that cannot be used."""
     check_common_args(args)
+    if not args.max_weight > 0:
+        raise ArgumentError(f"--max-weight is {args.max_weight}; give a number above 0, or inf")
     if not 1e-4 <= args.sigma_min < args.sigma_max:
         raise ArgumentError(f"--sigma-min {args.sigma_min} must lie in [1e-4, {args.sigma_max})")
 
@@ -216,6 +226,9 @@ def task_defaults(env_id, num_updates):
         values["num_updates"] = 2_000_000
     if task.startswith("antmaze"):  # r' = 4 (r - 0.5), as in Diffusion-QL's code
         values |= {"num_updates": 1_000_000, "num_eval_episodes": 100}
+        values |= {"reward_scale": 4.0, "reward_shift": -0.5}
+    elif task.startswith("pointmaze"):
+        values |= {"num_updates": 12_000, "num_eval_episodes": 100, "grad_norm": 2.0}
         values |= {"reward_scale": 4.0, "reward_shift": -0.5}
     elif task.startswith("multigoal"):
         values |= {"num_updates": 8_000 if "unequal" in task else 4_000}
@@ -308,17 +321,42 @@ def mlp(in_dim, hidden_dim, out_dim, linear=nn.Linear):
     )
 
 
+class ObsNetwork(nn.Module):
+    """A network that standardises its observations, by buffers that the data fill."""
+
+    def __init__(self, obs_dim):
+        super().__init__()
+        self.register_buffer("obs_mean", torch.zeros(obs_dim))
+        self.register_buffer("obs_std", torch.ones(obs_dim))
+
+    def standardized(self, obs):
+        return (obs - self.obs_mean) / self.obs_std
+
+
+def standardize(nets, data):
+    """Give all networks the mean and standard deviation of the data's observations; a column that
+    does not vary is only shifted."""
+    std, mean = torch.std_mean(data["observations"].double(), 0, correction=0)
+    constant = std < 1e-6
+    if constant.any():
+        columns = constant.nonzero().flatten().tolist()
+        print(f"observations {columns} do not vary; they are not scaled", file=sys.stderr)
+    for net in nets.values():
+        net.obs_mean.copy_(mean)
+        net.obs_std.copy_(std.where(~constant, 1.0))
+
+
 # --- end shared ---
 # --- shared: flow map ---
 SIGMA_DATA = 0.5  # standard deviation of the actions that EDM's preconditioning assumes
 EVALUATION_STEPS = {1, 2}  # of the sampler, besides num_steps: where the energy score is measured
 
 
-class FlowMap(nn.Module):
+class FlowMap(ObsNetwork):
     """The actor: obs (B, obs_dim), x (..., B, action_dim), t and s (B, 1) or (1, 1) -> like x."""
 
     def __init__(self, obs_dim, action_dim, hidden_dim=256, preconditioning="edm"):
-        super().__init__()
+        super().__init__(obs_dim)
         self.noise_dim = action_dim
         self.preconditioned = preconditioning == "edm"
         self.register_buffer("frequencies", torch.logspace(0, -4, 8), persistent=False)
@@ -334,7 +372,7 @@ class FlowMap(nn.Module):
         angles = times * self.frequencies
         embedding = self.embed(torch.cat((angles.sin(), angles.cos()), 2))
         embedding = embedding.transpose(0, 1).flatten(1).expand(*x.shape[:-1], -1)
-        obs = obs.expand(*x.shape[:-1], -1)
+        obs = self.standardized(obs).expand(*x.shape[:-1], -1)
         if not self.preconditioned:
             return self.net(torch.cat((x, embedding, obs), -1))
         # EDM (Karras et al. 2022, Table 1): c_skip x + c_out F(c_in x, ...)
@@ -353,20 +391,32 @@ class FlowMap(nn.Module):
 
 # --- end shared ---
 # --- shared: critic ---
-class Critic(nn.Module):
+class Critic(ObsNetwork):
     """Two Q: obs (B, obs_dim), actions (..., B, action_dim) -> (2, ..., B)."""
 
     def __init__(self, obs_dim, action_dim, hidden_dim=256):
-        super().__init__()
+        super().__init__(obs_dim)
         self.net = mlp(obs_dim + action_dim, hidden_dim, 1, lambda i, o: EnsembleLinear(2, i, o))
 
     def forward(self, obs, actions):
-        pairs = torch.cat((obs.expand(*actions.shape[:-1], -1), actions), -1)
+        obs = self.standardized(obs).expand(*actions.shape[:-1], -1)
+        pairs = torch.cat((obs, actions), -1)
         q = self.net(pairs.flatten(0, -2).expand(2, -1, -1))
         return q.view(2, *actions.shape[:-1])
 
 
 # --- end shared ---
+class Value(ObsNetwork):
+    """V: obs (B, obs_dim) -> (B, 1)."""
+
+    def __init__(self, obs_dim, hidden_dim=256):
+        super().__init__(obs_dim)
+        self.net = mlp(obs_dim, hidden_dim, 1)
+
+    def forward(self, obs):
+        return self.net(self.standardized(obs))
+
+
 def make_networks(args, obs_dim, action_dim):
     """theta, varphi and their averages (Algorithm 1, line 1); plain cloning has no critic."""
     actor = FlowMap(obs_dim, action_dim, args.hidden_dim, args.preconditioning)
@@ -375,7 +425,7 @@ def make_networks(args, obs_dim, action_dim):
         nets["critic"] = Critic(obs_dim, action_dim, args.hidden_dim)
         nets["critic_target"] = deepcopy(nets["critic"])
     if args.eta > 0 and args.value == "learned":
-        nets["value"] = mlp(obs_dim, args.hidden_dim, 1)
+        nets["value"] = Value(obs_dim, args.hidden_dim)
     return nets
 
 
@@ -443,12 +493,19 @@ def sample_times(uniform, grid, t_cdf, args):
 # --------------------------------------------- losses ---------------------------------------------
 
 
-def advantage_weights(advantage, eta, max_weight):
-    """w = exp(eta max(0, A) / (std(A) + eps)), clipped, also at e^30, (B,) -> (B,) (Eq. 14)."""
+def advantage_weights(advantage, eta, max_weight, normalization="none"):
+    """w = exp(eta max(0, A) / (std(A) + eps)) (Eq. 14), at most max_weight, (B,) -> (B,).
+
+    none: also at most e^30; mean: over the mean of the batch, without overflow at any eta.
+    """
     std = advantage.std()
     std = std.where(std > 1e-6 * advantage.abs().amax(), math.inf)  # a constant A: w = 1
     exponent = eta * advantage.clamp(min=0) / (std + 1e-6)
-    return exponent.clamp(max=30).exp().clamp(max=max_weight)
+    exponent = exponent.clamp(max=math.log(max_weight))
+    if normalization == "none":
+        return exponent.clamp(max=30).exp()
+    weights = (exponent - exponent.amax()).exp()
+    return weights / weights.mean()
 
 
 def consistency_loss(actor, actor_ema, obs, actions, noise, t, u, s, weights, args):
@@ -618,8 +675,11 @@ def update_networks(nets, optimizers, data, inputs, args):
         else:
             policy = sample_actions(nets["actor_ema"], obs, value_noise, times)
             value = critic(obs, policy).amin(0).mean(0)
-        weights = advantage_weights(q - value.detach(), args.eta, args.max_weight)
+        advantage = q - value.detach()
+        clip, normalization = args.max_weight, args.weight_normalization
+        weights = advantage_weights(advantage, args.eta, clip, normalization)
         metrics["advantage_weight_max"] = weights.amax()
+        metrics["effective_sample_size"] = weights.mean().square() / weights.square().mean()
     # lines 6 to 8: the actor (Eq. 19)
     t, u, s = sample_times(inputs["uniform"], inputs["grid"], inputs["t_cdf"], args)
     loss, terms = actor_loss(nets, obs, actions, noise[0], t, u, s, weights, args)
@@ -800,7 +860,35 @@ def make_act(nets, args, seed):
     return act
 
 
+def policy_value(nets, args):
+    """value(obs (n, obs_dim)) -> (n,): the smaller Q at one action of the policy, or None."""
+    if "critic" not in nets:
+        return None
+    act = make_act(nets, replace(args, num_candidates=1), args.seed)
+
+    @torch.no_grad()
+    def value(obs):
+        actions = torch.from_numpy(act(obs)).to(args.device)
+        obs = torch.as_tensor(obs, dtype=torch.float32, device=args.device)
+        return nets["critic"](obs, actions).amin(0).cpu().numpy()
+
+    return value
+
+
 # --- end shared ---
+def state_value(nets, args):
+    """value(obs (n, obs_dim)) -> (n,), for pictures: V, else policy_value."""
+    if "value" not in nets:
+        return policy_value(nets, args)
+
+    @torch.no_grad()
+    def value(obs):
+        obs = torch.as_tensor(obs, dtype=torch.float32, device=args.device)
+        return nets["value"](obs)[:, 0].cpu().numpy()
+
+    return value
+
+
 def select(results, args):
     """The evaluations that results.json names."""
     return select_best(results["evaluations"])
@@ -811,7 +899,6 @@ def select(results, args):
 
 # --- shared: checkpoint ---
 FORMAT = 2  # of a checkpoint
-OLDER = {}  # what an argument that an older checkpoint lacks must be to go on as before
 
 
 def write_file(path, content: bytes):
@@ -865,6 +952,11 @@ def load_checkpoint(path):
     if state["format"] == 1:  # the optimizers stood beside the networks
         names = [name for name in ("actor", "critic", "value") if name in state]
         state["optimizers"] = {name: state.pop(name) for name in names}
+        weights = {re.sub("^value", "value.net", key): w for key, w in state["nets"].items()}
+        for net in {key.split(".")[0] for key in weights}:  # used observations as they were
+            weights[f"{net}.obs_mean"] = torch.zeros(state["dims"][0])
+            weights[f"{net}.obs_std"] = torch.ones(state["dims"][0])
+        state["nets"] = weights
         state |= {"sums": torch.zeros(()), "since": state["results"]["update"]}
         state["device"] = torch.device(state["results"]["args"]["device"]).type
     return state
@@ -1063,7 +1155,9 @@ def finish(nets, obs_dim, signals, results, args):
     if results["status"] == "interrupted":
         print(f"interrupted; go on with: python {sys.argv[0]} --resume {args.run_dir}")
     if TASKS_FOLDER.is_dir() and results["status"] != "diverged":
-        tasks().plot_run(args.run_dir, args.env_id, results["evaluations"], act, args.seed)
+        value = state_value(nets, args)
+        evaluations = results["evaluations"]
+        tasks().plot_run(args.run_dir, args.env_id, evaluations, act, args.seed, value)
 
 
 def read_data(args, state):
@@ -1108,6 +1202,8 @@ def train(args):
     generator = torch.Generator(args.device).manual_seed(args.seed)
     dims = [data[key].shape[1] for key in ("observations", "actions")]
     nets = make_networks(args, *dims).to(args.device)
+    if args.normalize_observations:
+        standardize(nets, data)
     optimizers = make_optimizers(nets, args)
     results = new_results(args, dataset)
     nothing = torch.zeros((), device=args.device)
