@@ -7,13 +7,14 @@
         --num-updates 2000000 --hidden-dim 256 --seeds 5
 
 Two families of variants: `default` departs from gtp_offline.py's defaults, `letter` from the
-paper's letter (--literal), and each variant sets one of the marked differences D1 to D11 to its
-value in the other family, so that a choice is seen to matter in both surroundings or in one. The
-place of u, on which both are alike, is switched in both. Choices of the critic (V, the clip of the
-weights, whose Q they use) take part with --eta above 0, the number of candidates, which changes
-only how a policy acts, with --env-id. The judge is the held-out energy score at K = 1, 2 and 5
-(README) and, with --env-id, the return. D12, the letter's empty held-out set, is left out in both
-families: without held-out transitions there is no energy score.
+paper's letter (--literal), and each variant sets one of the differences of docs/differences.md to
+its value in the other family, so that a choice is seen to matter in both surroundings or in one.
+On the place of u and on a clip of the weights at 100 both are alike: they are switched in both.
+Choices of the critic (V, the weights, whose Q they use) take part with --eta above 0, the number of
+candidates, which changes only how a policy acts, with --env-id. The judge is the held-out energy
+score at K = 1, 2 and 5 (README) and, with --env-id, the return. D12, the letter's empty held-out
+set, is left out in both families: without held-out transitions there is no energy score. Nor are
+observations normalised on the toy by default, whose scale is right.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import numpy as np
 from experiment import (
     Options,
     Variant,
+    arguments,
     compare,
     draw_data_score,
     floor,
@@ -51,16 +53,18 @@ TITLES = {  # field of Args: the title of its default and of the paper's letter
     "preconditioning": ("preconditioning", "no preconditioning"),
     "strict_s": ("s = u allowed", "strict s"),
     "sampler_end": ("sampler to sigma_min", "sampler to 0"),
-    "max_weight": ("clip {:g}", "no clip"),
     "eval_actor": ("EMA actor acts", "online actor acts"),
+    "weight_normalization": ("weights over their mean", "weights as they are"),
+    "normalize_observations": ("normalized observations", "raw observations"),
 }
 BOTH = {  # what is switched in both families
     "u uniform": {"u_sampling": "uniform"},
+    "clip 100": {"max_weight": 100.0},
     "V of the policy": {"value": "policy"},
     "weights from target Q": {"weight_critic": "target"},
     "50 candidates": {"num_candidates": 50},
 }
-CRITIC = ("max_weight", "value", "weight_critic")  # fields that matter only with weights
+WEIGHTS = ("max_weight", "weight_normalization", "value", "weight_critic")
 COLORS = ("#d1662b", "#5a9e4b", "#3b6fb6")
 
 
@@ -82,12 +86,15 @@ def switches(family: str) -> dict[str, dict]:
     return found | BOTH
 
 
-def matters(change: dict, options: Arguments) -> bool:
-    """Whether a choice has a part in these runs."""
+def matters(change: dict, base: dict, options: Arguments) -> bool:
+    """Whether a choice has a part in these runs, and is not already as it would be."""
     (name,) = change
-    if name in CRITIC:
-        return options.eta > 0
-    return name != "num_candidates" or bool(options.env_id)
+    if name in WEIGHTS and options.eta == 0:
+        return False
+    if name == "num_candidates" and not options.env_id:
+        return False
+    usual = arguments(Variant(base), 0, options)
+    return getattr(usual, name) != change[name]
 
 
 def variants(options: Arguments) -> dict[str, Variant]:
@@ -102,7 +109,7 @@ def variants(options: Arguments) -> dict[str, Variant]:
             continue
         found[family] = Variant(base)
         for title, change in [*switches(family).items()][:few]:
-            if matters(change, options):
+            if matters(change, base, options):
                 found[f"{family}, {title}"] = Variant(base | change)
     return found
 

@@ -145,7 +145,7 @@ def arguments(variant: Variant, seed: int, options: Options):
     if options.num_eval_episodes:
         args = replace(args, num_eval_episodes=options.num_eval_episodes)
     if on_toy(options):
-        args = replace(args, learning_rate=1e-3)  # as on multigoal
+        args = replace(args, learning_rate=1e-3, normalize_observations=False)  # as on multigoal
     return replace(args, **variant.changes)
 
 
@@ -202,7 +202,7 @@ def check_same(results: dict, args) -> None:
 
 def difference(results: dict, args) -> str:
     """What a run has that is not in args, as an error names it; empty if it is the same."""
-    saved = results["args"]
+    saved = gtp_offline.OLDER | results["args"]
     task = saved["env_id"] or ""
     if task != args.env_id:
         return f"--env-id {shlex.quote(task)}"

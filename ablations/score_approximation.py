@@ -65,13 +65,15 @@ class Case:
     gaussian: bool = False
 
 
-FEW_JUMPS = {"knots": 401, "nodes": 8}  # smoother functions, fewer knots
+FEW_JUMPS = {  # N u below N t take N^2 steps: no 1281; smoother functions, fewer knots
+    "counts": COUNTS[:4],
+    "sizes": {"knots": 401, "nodes": 8},
+}
 CASES = {
-    "u adjacent": Case("adjacent", "#3b6fb6"),
-    # N u below N t take N^2 steps: no 1281
-    "u uniform": Case("uniform", "#c0392b", COUNTS[:4], FEW_JUMPS),
-    "u uniform, weighted": Case("weighted", "#e08e45", COUNTS[:4], FEW_JUMPS),
-    "u adjacent, one Gaussian": Case("adjacent", "#7f8c8d", gaussian=True),
+    "u adjacent": Case("adjacent", color="#3b6fb6"),
+    "u uniform": Case("uniform", color="#c0392b", **FEW_JUMPS),
+    "u uniform, weighted": Case("weighted", color="#e08e45", **FEW_JUMPS),
+    "u adjacent, one Gaussian": Case("adjacent", color="#7f8c8d", gaussian=True),
 }
 
 
@@ -98,13 +100,16 @@ class Mixture:
     def cdf(self, x: torch.Tensor, t: float) -> torch.Tensor:
         """F_t(x)."""
         z = (x[..., None] - self.means) / math.hypot(self.std, t)
-        return (self.masses * torch.special.ndtr(z)).sum(-1)
+        below = torch.special.ndtr(z)
+        return (self.masses * below).sum(-1)
 
     def quantile(self, p: torch.Tensor, t: float) -> torch.Tensor:
         """F_t^-1(p), by bisection."""
         reach = 10 * math.hypot(self.std, t)
-        low = torch.full_like(p, float(self.means.min()) - reach)
-        high = torch.full_like(p, float(self.means.max()) + reach)
+        least = float(self.means.min()) - reach
+        most = float(self.means.max()) + reach
+        low = torch.full_like(p, least)
+        high = torch.full_like(p, most)
         for _ in range(50):
             middle = (low + high) / 2
             below = self.cdf(middle, t) < p
@@ -121,12 +126,14 @@ class Mixture:
         z, weights = map(torch.from_numpy, np.polynomial.hermite_e.hermegauss(nodes))
         variance = self.std**2 + t**2
         distance = x[..., None] - self.means
-        logits = self.masses.log() - distance**2 / (2 * variance)
-        masses = logits.softmax(-1)
-        means = self.means + self.std**2 / variance * distance
+        exponents = -(distance**2) / (2 * variance)
+        masses = (self.masses.log() + exponents).softmax(-1)
+        shrinkage = self.std**2 / variance
+        means = self.means + shrinkage * distance
         std = self.std * t / math.sqrt(variance)
         a = means[..., None] + std * z
-        return a, masses[..., None] * weights / weights.sum()
+        weights = weights / weights.sum()
+        return a, masses[..., None] * weights
 
     def field(self, x: torch.Tensor, t: float) -> torch.Tensor:
         """f*(x, t) = (x - E[a | x_t = x]) / t, whose paths flow_map follows (Eq. 32)."""
@@ -175,9 +182,10 @@ class Table:
             return values.gather(1, index).view_as(i)
 
         d = place - i
-        outer = d * (d - 1) * ((d + 1) * knot(2) - (d - 2) * knot(-1))
-        inner = (d + 1) * (d - 2) * ((d - 1) * knot(0) - d * knot(1))
-        return (outer + 3 * inner) / 6
+        outer = (d + 1) * knot(2) - (d - 2) * knot(-1)
+        inner = (d - 1) * knot(0) - d * knot(1)
+        sixfold = d * (d - 1) * outer + 3 * (d + 1) * (d - 2) * inner
+        return sixfold / 6
 
 
 def below(grid: torch.Tensor, i: int, u_sampling: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -195,8 +203,11 @@ def below(grid: torch.Tensor, i: int, u_sampling: str) -> tuple[torch.Tensor, to
 
 def fixed_point(mixture: Mixture, grid, u_sampling="adjacent", knots=2001, nodes=16) -> Table:
     """Phi*(., t, s) for every t of the grid (N,) and s = grid[0]; Phi*(., s, s) is the identity."""
-    center = float(mixture.means.max() + mixture.means.min()) / 2
-    reach = mixture.means.max() - center + 8 * (mixture.std**2 + grid**2).sqrt()
+    low = float(mixture.means.min())
+    high = float(mixture.means.max())
+    center = (low + high) / 2
+    width = (mixture.std**2 + grid**2).sqrt()
+    reach = high - center + 8 * width
     values = torch.zeros(len(grid), knots, dtype=torch.float64)
     table = Table(values, center, reach)
     values[0] = table.knots(0)
@@ -223,16 +234,20 @@ def measures(mixture: Mixture, samples: torch.Tensor) -> dict[str, float]:
     """What the tables say of one_step's samples."""
     exact = mixture.quantile(LEVELS, SIGMA_MIN)
     data = mixture.quantile(LEVELS, 0.0)
+    transport = samples.sort().values - data
     distance = (samples[:, None] - mixture.means).abs().amin(1)
-    off_mode = distance > 4 * mixture.std
-    left = samples < mixture.means.mean()
     return {
-        "W1": (samples.sort().values - data).abs().mean().item(),
+        "W1": transport.abs().mean().item(),
         "bias": root_mean_square(samples - exact),
-        "off_mode": off_mode.double().mean().item(),
-        "left": left.double().mean().item(),
+        "off_mode": share(distance > 4 * mixture.std),
+        "left": share(samples < mixture.means.mean()),
         "mean": samples.mean().item(),
     }
+
+
+def share(condition: torch.Tensor) -> float:
+    """Of the values that are True."""
+    return condition.double().mean().item()
 
 
 # ---- 2 and 3. the solvers of Theorem 1 ---------------------------------------------------------
@@ -248,7 +263,8 @@ def solve(field: Callable, x, t: float, u: float, num_steps: int, order: int):
             second = field(x + h / 2 * slope, now + h / 2)
             third = field(x + h / 2 * second, now + h / 2)
             fourth = field(x + h * third, now + h)
-            slope = (slope + 2 * second + 2 * third + fourth) / 6
+            inner = 2 * (second + third)
+            slope = (slope + inner + fourth) / 6
         x = x + h * slope
     return x
 
@@ -265,24 +281,32 @@ def compare_fields(mixture: Mixture, t: float, u: float, num_steps: int, order: 
     x = mixture.quantile(LEVELS, t)
     a, weights = mixture.posterior(x, t)
     wide = x[:, None, None]
-    practical = solve(lambda x, t: (x - a) / t, wide, t, u, num_steps, order)
+
+    def surrogate(x, t):
+        return (x - a) / t
+
+    practical = solve(surrogate, wide, t, u, num_steps, order)
     ideal = solve(mixture.field, x, t, u, num_steps, order)
     exact = mixture.flow_map(x, t, u)
     mean = posterior_mean(practical, weights)
-    apart = posterior_mean((practical - ideal[:, None, None]).square(), weights)
+    apart = practical - ideal[:, None, None]
+    apart_squared = posterior_mean(apart.square(), weights)
+    line = a + u / t * (wide - a)
     losses = []
     for s in ends:
         target = mixture.flow_map(x, t, s)
         errors = mixture.flow_map(practical, u, s) - target[:, None, None]
         ideal_errors = mixture.flow_map(ideal, u, s) - target
-        difference = posterior_mean(errors.square(), weights) - ideal_errors.square()
-        losses.append(difference.mean().abs().item())
+        practical_loss = posterior_mean(errors.square(), weights).mean()
+        ideal_loss = ideal_errors.square().mean()
+        difference = practical_loss - ideal_loss
+        losses.append(difference.abs().item())
     return {
-        "states": apart.mean().sqrt().item(),
+        "states": apart_squared.mean().sqrt().item(),
         "means": root_mean_square(mean - ideal),
         "ideal": root_mean_square(ideal - exact),
         "target": root_mean_square(mean - exact),
-        "line": (practical - a - u / t * (wide - a)).abs().max().item(),
+        "line": (practical - line).abs().max().item(),
         "losses": losses,
     }
 
@@ -351,9 +375,13 @@ def shrinking_gaps(mixture: Mixture) -> list[dict]:
 
 def print_numbers(heads: list[str], rows: list[list]) -> None:
     """Markdown, numbers with three digits."""
-    texts = [[f"{v:.3g}" if isinstance(v, float) else str(v) for v in row] for row in rows]
     print()
-    print_rows(heads, texts)
+    print_rows(heads, [[number_text(value) for value in row] for row in rows])
+
+
+def number_text(value) -> str:
+    """Of a cell."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def print_fixed_points(rows: list[dict], left: float) -> None:

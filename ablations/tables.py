@@ -211,7 +211,7 @@ def load(paths) -> list[dict]:
 
 @functools.cache
 def defaults(algorithm: str, env_id: str, literal: bool) -> dict:
-    """The arguments that a script takes for a task by itself, as results.json writes them."""
+    """The arguments that a script takes for a task by itself, as results.json has them."""
     default_args = import_module(algorithm).default_args
     if literal:
         default_args = functools.partial(default_args, literal=True)
@@ -219,12 +219,13 @@ def defaults(algorithm: str, env_id: str, literal: bool) -> dict:
         args = default_args(env_id=env_id, dataset_path="-", device="cpu")
     except ValueError:  # a Gymnasium id that is not registered here
         args = default_args(dataset_path="-", device="cpu")
+    args = replace(args, eval_freq=max(1, args.num_updates // 20))
     return {key: "inf" if value == math.inf else value for key, value in asdict(args).items()}
 
 
 def departures(results: dict, ignored: set[str]) -> dict:
     """{argument: value} wherever a run differs from its script's defaults for the task."""
-    args = results["args"]
+    args = import_module(results["algorithm"]).OLDER | results["args"]
     literal = args.get("literal") is True
     usual = defaults(results["algorithm"], results["env_id"], literal)
     changed = {"literal": True} if literal else {}

@@ -5,8 +5,9 @@
     python ablations/temperature.py --env-id hopper-medium-expert-v2 --num-updates 2000000 \
         --hidden-dim 256 --seeds 5 --clips 100    # the paper's figure
 
-The paper says "clipped" without a value. A clip decides what a large eta means: at the default 100
-all advantages beyond ln(100) / eta standard deviations weigh the same, 0.92 at eta = 5. On the toy
+The paper says "clipped" without a value. A clip decides what a large eta means: at 100 all
+advantages beyond ln(100) / eta standard deviations weigh the same, 0.92 at eta = 5. The weights are
+those of Eq. 14, not divided by their batch mean (--weight-normalization none). On the toy
 the advantages are -1, 0, 1 and 2 standard deviations, so the masses that the weights give its modes
 are known, and the trained ones, of what lies on a mode, are compared with them. So is the energy
 score on the behaviour's held-out actions; it is no measure of quality here, because a policy that
@@ -57,7 +58,7 @@ class Arguments(Options):
     """Sweep of eta, with and without the clip of the weights."""
 
     etas: tuple[float, ...] = ()  # none given: 1 2 3 5 7 10 20, on the toy also 0
-    clips: tuple[float, ...] = (gtp_offline.Args.max_weight, math.inf)  # of the weights; inf: none
+    clips: tuple[float, ...] = (100.0, math.inf)  # of the weights; inf: none
     num_updates: int = 4_000  # of every run; the paper's tasks take 2,000,000
     hidden_dim: int = 64  # width of the networks; the paper's is 256
 
@@ -91,7 +92,7 @@ PANELS = (
 
 def variants(options: Arguments) -> dict[str, Variant]:
     """Every eta with every clip; without weights (eta = 0) there is nothing to clip."""
-    changes = {}
+    changes = {"weight_normalization": "none"}
     if on_toy(options):
         usual = gtp_offline.default_args(env_id="hopper-medium-expert-v2")
         changes["grad_norm"] = usual.grad_norm

@@ -23,7 +23,8 @@ BEST = 3  # the mode of the highest reward
 
 def modes(obs: np.ndarray) -> np.ndarray:
     """The four means of the actions at obs (n, 1), (n, 4, 2)."""
-    angles = np.pi / 2 * (obs + np.arange(4))
+    turns = obs + np.arange(4)
+    angles = np.pi / 2 * turns
     x = RADIUS * np.cos(angles)
     y = RADIUS * np.sin(angles)
     return np.stack((x, y), -1)
@@ -64,7 +65,8 @@ def weighted_masses(eta: float, max_weight: float = math.inf) -> np.ndarray:
 
 def mode_distances() -> np.ndarray:
     """D (4, 4), the mean distances of samples of two modes, by Rice's formula."""
-    centers = torch.from_numpy(modes(np.zeros((1, 1)))[0])  # every obs turns them all alike
+    (centers,) = modes(np.zeros((1, 1)))  # every obs turns them all alike
+    centers = torch.from_numpy(centers)
     y = torch.cdist(centers, centers).square() / (4 * STD**2)
     i0 = torch.special.i0e(y / 2)
     i1 = torch.special.i1e(y / 2)
@@ -88,7 +90,8 @@ def metrics(act: Callable, seed: int = 1, count: int = 10_000) -> dict:
     distance = np.linalg.norm(actions[:, None] - modes(obs), axis=-1)
     on = distance.min(1) < 3 * STD
     nearest = distance.argmin(1)[on]
-    masses = np.bincount(nearest, minlength=4) / max(1, len(nearest))
+    counts = np.bincount(nearest, minlength=4)
+    masses = counts / max(1, len(nearest))
     return {
         "off_mode": float(1 - on.mean()),
         "masses": masses.tolist(),

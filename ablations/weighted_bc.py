@@ -8,8 +8,8 @@ their support is; the value of an action (its reward, as every step is terminal)
 lies in a gap between two bumps, where there are no data.
 
 1. The exact weighted distribution: the data's density times w(a) of Eq. 14 by gtp_offline.py's
-   advantage_weights, with V the mean of Q; with weights clipped at 100, the default there, and not
-   (but at e^30, against overflow, which only eta = 20 reaches).
+   advantage_weights, with V the mean of Q; with weights clipped at 100, and not (but at e^30,
+   against overflow, which only eta = 20 reaches), neither divided by their batch mean.
 2. GTPs trained on samples (critic, V and actor all learned, weights clipped at 100): how the masses
    of their bumps agree with the exact ones, and how many actions are outside the data's support.
    The sampler's K is 5, and 20 to tell what is due to few steps.
@@ -50,7 +50,7 @@ MASSES = np.array([0.45, 0.4, 0.15])
 REACH = 0.2  # half the width of a bump
 TOP = 0.36  # of the hill of values
 WIDTH = 0.5
-MAX_WEIGHT = gtp_offline.Args.max_weight
+MAX_WEIGHT = 100.0
 ETAS = (0.0, 1.0, 5.0, 20.0)
 TRAINED_ETAS = (0.0, 1.0, 5.0)
 NUM_STEPS = (5, 20)  # K of the sampler
@@ -61,6 +61,7 @@ CHANGES = {  # what makes small networks learn fast
     "grad_norm": 5.0,
     "num_steps": 1,  # in training, where next actions do not matter
     "max_weight": MAX_WEIGHT,
+    "weight_normalization": "none",
 }
 
 

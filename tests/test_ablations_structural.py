@@ -7,6 +7,8 @@ solver's error falls with its order.
 import importlib
 import inspect
 import json
+import os
+import signal
 import sys
 from copy import deepcopy
 from dataclasses import replace
@@ -429,6 +431,51 @@ def test_a_run_that_diverges_before_its_first_checkpoint_has_a_summary(tmp_path)
     row = experiment.summary([run | {"run_dir": str(tmp_path)}], toy_run=True)
     assert row["masses"] == {"1": None} and row["off_mode"] == {"1": None}
     assert row["energy_score"] == {"1": [0.5, 0.0]}
+
+
+def test_a_variant_is_continued_by_its_own_command_alone(tmp_path):
+    """Its loss sends SIGTERM in update 3; then the script refuses it, and the same call ends it as
+    a run without interruption."""
+    count = []
+
+    def interrupting(*given, **named):
+        count.append(1)
+        if len(count) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return shortcut.consistency_loss(*given, **named)
+
+    def run(loss, out):
+        torch.set_default_dtype(torch.float32)
+        options = experiment.Options(out=str(out), quick=True, num_updates=6)
+        options = experiment.prepare(options, "x")
+        variant = experiment.Variant(replaced={"consistency_loss": loss}, table=7, row="Shortcut")
+        return experiment.run("Shortcut", variant, 0, options)
+
+    with pytest.raises(ValueError, match="is interrupted; the same command goes on"):
+        run(interrupting, tmp_path / "a")
+    (checkpoint,) = (tmp_path / "a").glob("*/checkpoint.pt")
+    results = gtp.load_checkpoint(checkpoint)["results"]
+    assert results["variant"] == "Shortcut" and results["update"] == 3
+    with pytest.raises(gtp.ArgumentError, match="Shortcut.*go on with: ") as refusal:
+        gtp.train(gtp.resume_args(checkpoint.parent))
+    assert results["command"] in str(refusal.value)
+    done, whole = run(interrupting, tmp_path / "a"), run(shortcut.consistency_loss, tmp_path / "b")
+    assert len(count) == 6 and done["last"] == whole["last"]
+    assert (done["table"], done["row"], done["status"]) == (7, "Shortcut", "finished")
+    found = run(None, tmp_path / "a")  # nothing is trained
+    assert found["last"] == done["last"]
+
+
+def test_results_without_table_and_row_get_them(tmp_path):
+    """A run of the time before them is labelled by the same command, and not trained again."""
+    argv = "--quick", "--num-updates", 8, "--only", "averaged", "--out", tmp_path
+    assert call("shortcut", *argv) == 0
+    (file,) = tmp_path.glob("*/results.json")
+    whole = json.loads(file.read_text())
+    old = {key: value for key, value in whole.items() if key not in ("table", "row")}
+    file.write_text(json.dumps(old))
+    assert call("shortcut", *argv) == 0
+    assert json.loads(file.read_text()) == whole and whole["table"] == 7
 
 
 def test_a_run_is_used_again_for_the_same_data_and_arguments_only(tmp_path, dataset, capsys):

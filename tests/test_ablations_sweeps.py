@@ -5,7 +5,6 @@ import json
 import math
 import re
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,8 +20,8 @@ import paper
 import temperature
 import toy
 
-import offline_tasks
 import gtp_offline as gtp
+import offline_tasks
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +91,7 @@ def test_every_eta_meets_every_clip_and_no_weights_meet_none():
 def test_only_the_toy_has_settings_of_its_own():
     off = sweep(env_id="hopper-medium-expert-v2", dataset_path="", etas=(1.0, 5.0))
     off = temperature.variants(off)
-    assert all({*v.changes} == {"eta", "max_weight"} for v in off.values())
+    assert all({*v.changes} == {"eta", "max_weight", "weight_normalization"} for v in off.values())
     on = temperature.variants(sweep())
     norm = gtp.default_args(env_id="hopper-medium-expert-v2").grad_norm
     assert {v.changes["grad_norm"] for v in on.values()} == {norm}
@@ -135,34 +134,41 @@ DIFFERENCES = {k: (USUAL[k], LETTER[k]) for k in USUAL if k != "literal" and USU
 
 
 def resolved(variant, options) -> dict:
-    return vars(experiment.arguments(variant, 0, replace(options, dataset_path="toy.npz")))
+    return vars(experiment.arguments(variant, 0, options))
 
 
 @pytest.mark.parametrize("eta", [0.0, 5.0])
 @pytest.mark.parametrize("family", design_choices.FAMILIES)
-def test_every_difference_is_switched_alone_in_each_family(family, eta):
-    options = design_choices.Arguments(eta=eta, family=family)
+@pytest.mark.parametrize("data", ["toy.npz", "other.npz"])
+def test_every_difference_is_switched_alone_in_each_family(family, eta, data):
+    """On the toy no family normalises the observations, so that only the letter's switch is one."""
+    options = design_choices.Arguments(eta=eta, family=family, dataset_path=data)
     variants = design_choices.variants(options)
+    letter = family == "letter"
     base = resolved(variants.pop(family), options)
-    letter, switched = family == "letter", []
+    same = {"num_holdout"} | ({"normalize_observations"} if data == "toy.npz" else set())
     for name, pair in DIFFERENCES.items():
-        assert base[name] == pair[letter and name != "num_holdout"]
+        assert base[name] == (pair[letter] if name not in same else pair[name != "num_holdout"])
+    switched = []
     for title, variant in variants.items():
         assert title.startswith(family + ", ")
         args = resolved(variant, options)
         (name,) = (k for k in args if args[k] != base[k])
-        if name in DIFFERENCES:
+        if name in DIFFERENCES and name != "max_weight":
             assert args[name] == DIFFERENCES[name][not letter]
         switched.append(name)
-    expected = {*DIFFERENCES, "u_sampling", "value", "weight_critic"} - {"num_holdout"}
+    expected = {*DIFFERENCES, "u_sampling", "value", "weight_critic", "max_weight"}
+    expected -= {"num_holdout"} if letter or data != "toy.npz" else same
     if eta == 0:  # no weights
-        expected -= {"max_weight", "value", "weight_critic"}
+        expected -= {"max_weight", "weight_normalization", "value", "weight_critic"}
     assert sorted(switched) == sorted(expected)
 
 
 def test_families_and_candidates():
-    both = design_choices.variants(design_choices.Arguments())
-    default = design_choices.variants(design_choices.Arguments(family="default"))
+    data = "other.npz"
+    both = design_choices.variants(design_choices.Arguments(dataset_path=data))
+    options = design_choices.Arguments(family="default", dataset_path=data)
+    default = design_choices.variants(options)
     assert [*both][: len(default)] == [*default] and len(both) == 2 * len(default)
     options = design_choices.Arguments(env_id="hopper-medium-expert-v2")
     titles = {*design_choices.variants(options)} - {*both}
@@ -170,7 +176,8 @@ def test_families_and_candidates():
 
 
 def test_titles_name_the_value_that_is_set():
-    variants = design_choices.variants(design_choices.Arguments(eta=5.0))
+    options = design_choices.Arguments(eta=5.0, dataset_path="toy.npz")
+    variants = design_choices.variants(options)
     for title, name in (("sigma_max", "sigma_max"), ("lambda_flow", "lambda_flow")):
         default, letter = DIFFERENCES[name]
         assert variants[f"default, {title} {letter:g}"].changes == {name: letter}
