@@ -107,6 +107,9 @@ def small(dataset, tmp_path, monkeypatch):
             "tensorboard": False,
             "num_holdout": 24,
         }
+        if script.__name__ in ("diffusion_ql", "consistency_ac"):
+            # so that the averaged actor moves, and is seen to, in 20 updates
+            settings |= {"ema_start": 4, "ema_every": 2, "num_candidates": 3}
         defaults = script.default_args(dataset_path=str(dataset), device="cpu")
         return replace(defaults, **settings | changes)
 
