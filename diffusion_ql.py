@@ -1143,9 +1143,10 @@ def train(args):
             sums = sums + torch.stack(list(metrics.values()))  # on the device until a line is due
             results["update"] = update
             last = update == args.num_updates
+            stopping = bool(signals)  # one that arrives from here on waits for the next update
             evaluation_due = last or update % args.eval_freq == 0
             log_due = evaluation_due or update % args.log_freq == 0
-            save_due = last or signals or update % args.checkpoint_freq == 0
+            save_due = last or stopping or update % args.checkpoint_freq == 0
             if log_due or save_due:
                 means = (sums / (update - since)).tolist()
                 means = dict(zip(metrics, means, strict=True))
@@ -1160,7 +1161,7 @@ def train(args):
                 record(writer, means, row, results, args)
             if save_due:
                 save_run(nets, dims, optimizers, generator, sums, since, results, args)
-            if signals:
+            if stopping:
                 break
         finish(nets, dims[0], signals, results, args)
     return results
