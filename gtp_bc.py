@@ -947,7 +947,7 @@ def new_results(args, dataset):
         "command": shlex.join(["python", *sys.argv]),
         "commit": commit or None,
         "script_sha256": hashlib.sha256(script.read_bytes()).hexdigest(),
-        "machine": torch.cuda.get_device_name() if on_gpu else platform.platform(),
+        "machine": torch.cuda.get_device_name(args.device) if on_gpu else platform.platform(),
         "versions": {name: metadata.version(name) for name in libraries},
         "evaluations": [],
         "losses": [],
