@@ -1,21 +1,31 @@
 """Export the actor of a GTP run as NumPy weights and a ten-line `act`, for machines without torch.
 
-    python export_policy.py runs/RUN/checkpoint.pt policy     # policy/policy.npz, policy/policy.py
+    python export_policy.py runs/RUN policy     # writes policy/policy.npz and policy/policy.py
     python -c "from policy.policy import act; print(act([0.1, -0.2]))"
 
-Needs torch to read the checkpoint; what it writes needs NumPy alone. The times of the sampler are
-known, so their embeddings become one bias of the first layer for each step. Reads checkpoints of
-gtp_offline.py and gtp_bc.py; one action is sampled per observation, no critic chooses.
+Needs torch to read the run (a run directory or a checkpoint in it); what it writes needs NumPy
+alone. The times of the sampler are known, so their embeddings become one bias of the first layer
+for each step. Reads runs of gtp_offline.py and gtp_bc.py; one action is sampled per observation, no
+critic chooses. Exit code: 2 for a wrong argument, 1 for what cannot be read or exported.
 """
 
-import argparse
+import io
 import math
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
+import tyro
 
+import gtp_bc
+import gtp_offline
+from evaluate import ARGUMENT_ERRORS, load_run, own
+from gtp_offline import ArgumentError, InputError
+
+LARGEST_WEIGHT = 1e6  # trained ones are below 100; beyond it actions are -1 and 1 alone
 ACT = '''"""The policy of {source}, exported as NumPy: {steps} steps from noise to action."""
 from pathlib import Path
 
@@ -30,7 +40,7 @@ def mish(x):
 
 def act(obs, noise=None):
     """Observation (obs_dim,) or (n, obs_dim) -> action in [-1, 1]; noise ~ N(0, I), like it."""
-    obs = np.asarray(obs, np.float32)
+    obs = (np.asarray(obs, np.float32) - p["obs_mean"]) / p["obs_std"]
     shape = (*obs.shape[:-1], p["b3"].size)
     x = p["t"][0] * np.asarray(np.random.standard_normal(shape) if noise is None else noise)
     for i, (t, s) in enumerate(zip(p["t"][:-1], p["t"][1:])):  # Eq. 15
@@ -42,73 +52,125 @@ def act(obs, noise=None):
 '''
 
 
-def export(checkpoint: Path, num_steps: int | None = None) -> tuple[dict[str, np.ndarray], str]:
-    """Arrays of policy.npz and text of policy.py. Raises ValueError for other checkpoints."""
-    try:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        args, nets = state["results"]["args"], state["nets"]
-    except Exception as error:  # torch raises many kinds for what is not a checkpoint
-        reason = str(error).strip().split("\n")[0][:200]
-        raise ValueError(f"{checkpoint} is not a run's checkpoint.pt: {reason}") from error
-    if "actor.net.0.weight" not in nets or "sampler_end" not in args:
-        name = state["results"]["algorithm"]
-        raise ValueError(
-            f"{checkpoint} is of {name}.py; gtp_offline.py and gtp_bc.py can be exported"
-        )
-    actor = "actor_ema." if args["eval_actor"] == "ema" else "actor."
-    weights = {k[len(actor) :]: v.double() for k, v in nets.items() if k.startswith(actor)}
+@dataclass
+class Flags:
+    """Export the actor of a run of gtp_offline.py or gtp_bc.py as NumPy weights and an `act`."""
 
-    steps = num_steps or args["num_steps"]
-    low, high = args["sigma_min"] ** (1 / 7), args["sigma_max"] ** (1 / 7)
+    run_dir: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR")]
+    """A run directory, or a checkpoint in it."""
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
+    """Receives policy.npz and policy.py."""
+    num_steps: Annotated[int | None, own("K")] = None  # steps of the sampler
+
+
+def export(run: Path, num_steps: int | None = None) -> tuple[dict[str, np.ndarray], str]:
+    """Arrays of policy.npz and text of policy.py, of a run directory or checkpoint; num_steps: the
+    run's if None. Raises InputError for runs of other scripts and for weights that diverged.
+    """
+    script, state = load_run(run)
+    if script not in (gtp_offline, gtp_bc):
+        raise InputError(
+            f"{run} is of {script.__name__}.py; runs of gtp_offline.py and gtp_bc.py are exported"
+        )
+    args = script.saved_args(state)
+    steps = args.num_steps if num_steps is None else num_steps
+    actor = "actor_ema." if args.eval_actor == "ema" else "actor."
+    nets = state["nets"]
+    weights = {k.removeprefix(actor): v.double() for k, v in nets.items() if k.startswith(actor)}
+    arrays = first_layer(weights, sampling_times(args, steps), args)
+    for k, layer in ((1, 2), (2, 4), (3, 6)):
+        arrays[f"w{k}"] = weights[f"net.{layer}.weight"].T
+        arrays[f"b{k}"] = weights[f"net.{layer}.bias"]
+    arrays = {name: array.numpy().astype(np.float32) for name, array in arrays.items()}
+    check_arrays(arrays, run, state["results"]["update"])
+    if script is gtp_offline and args.num_candidates > 1:
+        print(
+            f"{run} chooses among {args.num_candidates} actions by its critic, the export samples "
+            f"one and has no critic: `python evaluate.py {run} --num-candidates 1` scores that",
+            file=sys.stderr,
+        )
+    return arrays, ACT.format(source=f"{script.__name__}.py", steps=steps)
+
+
+def check_arrays(arrays, run, update):
+    """Raise InputError for an array that is not finite, or a weight that no training ends with."""
+    for name, array in arrays.items():
+        bound = math.inf if name.startswith("obs_") else LARGEST_WEIGHT
+        size = np.abs(array).max()
+        if not size < bound:  # also NaN
+            raise InputError(
+                f"{run} has diverged by update {update}: {name} of its actor reaches {size}; "
+                "export a checkpoint from before that"
+            )
+
+
+def sampling_times(args, steps):
+    """t_0 > ... > t_K, (steps + 1,), float64 (Eq. 15)."""
+    low = args.sigma_min ** (1 / 7)
+    high = args.sigma_max ** (1 / 7)
     t = torch.linspace(high, low, steps + 1, dtype=torch.float64) ** 7  # Karras grid, downwards
-    t[0], t[-1] = args["sigma_max"], args["sigma_min"] if args["sampler_end"] == "sigma-min" else 0
-    edm = args["preconditioning"] == "edm"
-    times = torch.stack((t[:-1], t[1:]))[..., None]  # (2, K, 1): t and s of each step
-    if edm:
+    t[0] = args.sigma_max
+    t[-1] = args.sigma_min if args.sampler_end == "sigma-min" else 0
+    return t
+
+
+def time_embeddings(weights, t, args):
+    """The embeddings of t and s of each step of the sampler, (K, 32)."""
+    times = torch.stack((t[:-1], t[1:]))[..., None]  # (2, K, 1)
+    if args.preconditioning == "edm":
         times = 250 * times.clamp(min=1e-3).log()
-    angles = times * torch.exp(torch.arange(8, dtype=torch.float64) * (-math.log(10_000) / 7))
+    angles = times * torch.logspace(0, -4, 8, dtype=torch.float64)
     h = torch.cat((angles.sin(), angles.cos()), 2)
     h = torch.baddbmm(weights["embed.0.bias"], h, weights["embed.0.weight"])
     h = torch.nn.functional.mish(h)
     h = torch.baddbmm(weights["embed.2.bias"], h, weights["embed.2.weight"])
-    embedding = h.transpose(0, 1).flatten(1)  # (K, 32)
+    return h.transpose(0, 1).flatten(1)
 
-    first, variance = weights["net.0.weight"], t[:-1] ** 2 + 0.5**2  # SIGMA_DATA = 0.5
+
+def first_layer(weights, t, args):
+    """The arrays of a step up to the first hidden layer: times, EDM's coefficients, and a layer of
+    noisy action and observation with a bias for each step."""
+    first = weights["net.0.weight"]  # its inputs are x, embedding, obs
     action_dim = len(weights["net.6.bias"])
-    of_time = slice(action_dim, action_dim + 32)  # the inputs are x, embedding, obs
-    arrays = {
+    of_x, of_time, of_obs = first.split((action_dim, 32, first.shape[1] - action_dim - 32), dim=1)
+    steps = len(t) - 1
+    if args.preconditioning == "edm":
+        variance = t[:-1] ** 2 + gtp_offline.SIGMA_DATA**2
+        c_in = variance.rsqrt()
+        c_skip = gtp_offline.SIGMA_DATA**2 / variance
+        c_out = gtp_offline.SIGMA_DATA * t[:-1] * variance.rsqrt()
+    else:
+        c_in = torch.ones(steps)
+        c_skip = torch.zeros(steps)
+        c_out = torch.ones(steps)
+    obs_dim = of_obs.shape[1]
+    return {
+        "obs_mean": weights.get("obs_mean", torch.zeros(obs_dim)),  # of runs that normalise
+        "obs_std": weights.get("obs_std", torch.ones(obs_dim)),
         "t": t,
-        "c_in": variance.rsqrt() if edm else torch.ones(steps),
-        "c_skip": 0.25 / variance if edm else torch.zeros(steps),
-        "c_out": 0.5 * t[:-1] * variance.rsqrt() if edm else torch.ones(steps),
-        "w0": torch.cat((first[:, :action_dim], first[:, action_dim + 32 :]), 1).T,
-        "b0": weights["net.0.bias"] + embedding @ first[:, of_time].T,
+        "c_in": c_in,
+        "c_skip": c_skip,
+        "c_out": c_out,
+        "w0": torch.cat((of_x, of_obs), 1).T,
+        "b0": weights["net.0.bias"] + time_embeddings(weights, t, args) @ of_time.T,
     }
-    for k, layer in ((1, 2), (2, 4), (3, 6)):
-        arrays |= {f"w{k}": weights[f"net.{layer}.weight"].T, f"b{k}": weights[f"net.{layer}.bias"]}
-    text = ACT.format(source=state["results"]["algorithm"], steps=steps)
-    return {name: array.numpy().astype(np.float32) for name, array in arrays.items()}, text
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "checkpoint", type=Path, help="checkpoint.pt of gtp_offline.py or gtp_bc.py"
-    )
-    parser.add_argument("folder", type=Path, help="receives policy.npz and policy.py")
-    parser.add_argument("--num-steps", type=int, help="K, steps of the sampler [the run's]")
-    args = parser.parse_args()
-    if args.num_steps is not None and args.num_steps < 1:
-        parser.error(f"--num-steps is {args.num_steps}; it must be at least 1")
+    flags = tyro.cli(Flags)
     try:
-        arrays, text = export(args.checkpoint, args.num_steps)
-        args.folder.mkdir(parents=True, exist_ok=True)
-        np.savez(args.folder / "policy.npz", **arrays)
-        (args.folder / "policy.py").write_text(text)
+        if flags.num_steps is not None and flags.num_steps < 1:
+            raise ArgumentError(f"--num-steps is {flags.num_steps}; give a number from 1")
+        arrays, text = export(flags.run_dir, flags.num_steps)
+        flags.folder.mkdir(parents=True, exist_ok=True)
+        content = io.BytesIO()
+        np.savez(content, **arrays)
+        gtp_offline.write_file(flags.folder / "policy.npz", content.getvalue())
+        gtp_offline.write_file(flags.folder / "policy.py", text.encode())
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"wrote {args.folder / 'policy.npz'} and {args.folder / 'policy.py'}")
+        print("error:", str(error).splitlines()[0], file=sys.stderr)
+        return 2 if isinstance(error, ARGUMENT_ERRORS) else 1
+    print(f"wrote {flags.folder / 'policy.npz'} and {flags.folder / 'policy.py'}")
     return 0
 
 

@@ -467,7 +467,8 @@ def time_grid(n, args):
     t_cdf = torch.ones(1281)
     grid[:n] = karras_grid(n, args.sigma_min, args.sigma_max)
     if args.t_sampling == "lognormal":  # iCT: ln t ~ N(-1.1, 4)
-        mass = torch.special.ndtr((grid[:n].double().log() + 1.1) / 2).diff()
+        standardized = (grid[:n].double().log() + 1.1) / 2
+        mass = torch.special.ndtr(standardized).diff()
     else:
         mass = torch.ones(n - 1)
     if args.strict_s:
@@ -567,7 +568,8 @@ def sample_actions(actor, obs, noise, times):
     """Follow Phi from t_0 z down to t_K (Eq. 15): noise z (..., B, action_dim) -> actions alike."""
     x = times[0] * noise
     for i in range(len(times) - 1):
-        x = actor.flow_map(obs, x, times[i].view(1, 1), times[i + 1].view(1, 1))
+        t, s = times[i].view(1, 1), times[i + 1].view(1, 1)
+        x = actor.flow_map(obs, x, t, s)
     return x.clamp(-1, 1)
 
 
@@ -599,14 +601,25 @@ def compiled_gradient_step(optimizer, parameters, loss, grad_norm):
     and a single one is 1.2 times as fast (docs/speed.md)."""
     gradients = torch.autograd.grad(loss, parameters)
     norm = torch.stack(torch._foreach_norm(gradients)).norm()
-    gradients = torch._foreach_mul(gradients, (grad_norm / (norm + 1e-6)).clamp(max=1))
+    factor = (grad_norm / (norm + 1e-6)).clamp(max=1)
+    gradients = torch._foreach_mul(gradients, factor)
     states = [optimizer.state[parameter] for parameter in parameters]
-    first, second, steps = ([s[k] for s in states] for k in ("exp_avg", "exp_avg_sq", "step"))
+    first = [state["exp_avg"] for state in states]
+    second = [state["exp_avg_sq"] for state in states]
+    steps = [state["step"] for state in states]
     counted = [step.double() for step in steps]  # adam adds 1 to these copies only
-    rates = {"lr": optimizer.defaults["lr"], "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
-    switches = {"weight_decay": 0, "amsgrad": False, "maximize": False, "capturable": True}
+    settings = {
+        "lr": optimizer.defaults["lr"],
+        "beta1": 0.9,
+        "beta2": 0.999,
+        "eps": 1e-8,
+        "weight_decay": 0,
+        "amsgrad": False,
+        "maximize": False,
+        "capturable": True,
+    }
     with torch.no_grad():
-        adam(parameters, gradients, first, second, [], counted, **rates, **switches)
+        adam(parameters, gradients, first, second, [], counted, **settings)
         torch._foreach_add_(steps, 1)
     return norm
 
@@ -765,7 +778,9 @@ def load_data(args):
     if args.env_id or args.fix_timeouts:
         arrays = tasks().check_data(args.env_id, path, arrays, args.fix_timeouts)
     arrays["rewards"] = args.reward_scale * (arrays["rewards"] + args.reward_shift)
-    data = {key: torch.from_numpy(array).to(args.device) for key, array in arrays.items()}
+    data = {}
+    for key, array in arrays.items():
+        data[key] = torch.from_numpy(array).to(args.device)
     count = len(data["rewards"])
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))  # for every seed
     num_held = min(args.num_holdout, count // 10)
@@ -782,25 +797,37 @@ def load_data(args):
 # --- shared: evaluation ---
 def energy_score(samples, actions):
     """E|X - a| - E|X - X'| / 2, mean over B, of samples X (m, B, A) for data a (B, A)."""
-    m, x = len(samples), samples.transpose(0, 1)
+    m = len(samples)
+    x = samples.transpose(0, 1)
     pairs = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist").sum((1, 2))
-    return (samples - actions).norm(dim=2).mean() - pairs.mean() / (2 * m * (m - 1))
+    distance = (samples - actions).norm(dim=2).mean()
+    spread = pairs.mean() / (m * (m - 1))
+    return distance - spread / 2
 
 
 def evaluate(nets, args, holdout, update):
     """Held-out energy scores and, where there is a task, its episodes; what is unknown is None."""
-    keys = ["energy_score", "energy_score_by_steps", "normalized_score", "normalized_score_std"]
-    keys += ["episodic_return", "episodic_length", "goal_fractions"]
-    row = {"update": update} | dict.fromkeys(keys)
+    row = {
+        "update": update,
+        "energy_score": None,
+        "energy_score_by_steps": None,
+        "normalized_score": None,
+        "normalized_score_std": None,
+        "episodic_return": None,
+        "episodic_length": None,
+        "goal_fractions": None,
+    }
     obs = holdout["observations"]
     if len(obs):
         shape = (16, len(obs), nets["actor"].noise_dim)
-        noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(args.device)
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(shape, generator=generator).to(args.device)
         scores = {}
         for steps in sorted({*EVALUATION_STEPS, args.num_steps}):
             samples = policy_samples(nets, obs, noise, steps, args)
             scores[str(steps)] = energy_score(samples, holdout["actions"]).item()
-        row |= {"energy_score": scores[str(args.num_steps)], "energy_score_by_steps": scores}
+        row["energy_score"] = scores[str(args.num_steps)]
+        row["energy_score_by_steps"] = scores
     if args.env_id:
         act = make_act(nets, args, args.seed)
         row |= tasks().evaluate(args.env_id, act, args.num_eval_episodes, args.seed + 100)
@@ -844,7 +871,10 @@ def make_act(nets, args, seed):
     @torch.no_grad()
     def propose(obs, noise):
         actions = policy_samples(nets, obs, noise, args.num_steps, args)
-        return actions, nets["critic_target"](obs, actions).amin(0).T if n > 1 else actions
+        if n == 1:
+            return actions, actions
+        q = nets["critic_target"](obs, actions).amin(0)
+        return actions, q.T
 
     def act(obs):
         batch = torch.as_tensor(np.atleast_2d(obs), dtype=torch.float32)
@@ -855,7 +885,8 @@ def make_act(nets, args, seed):
             chances = q.cpu().softmax(1).nan_to_num(1)
             choice = torch.multinomial(chances, 1, generator=generator)[:, 0]
             actions = actions[choice, torch.arange(len(batch))]
-        return actions.numpy().reshape(*np.shape(obs)[:-1], -1)
+        shape = np.shape(obs)[:-1]
+        return actions.numpy().reshape(*shape, -1)
 
     return act
 
@@ -969,13 +1000,16 @@ def saved_args(state) -> Args:
     if unknown:
         print(f"arguments of an older version left out: {sorted(unknown)}", file=sys.stderr)
     known = {name: value for name, value in saved.items() if name not in unknown}
-    return Args(**{name: "" if value is None else value for name, value in known.items()})
+    for name, value in known.items():
+        known[name] = "" if value is None else value  # format 1
+    return Args(**known)
 
 
 def load_networks(state, args):
     """The networks in a checkpoint, less those that args (--num-candidates 1, say) do without."""
     nets = make_networks(args, *state["dims"]).to(args.device)
-    nets.load_state_dict({k: v for k, v in state["nets"].items() if k.split(".")[0] in nets})
+    weights = {key: w for key, w in state["nets"].items() if key.split(".")[0] in nets}
+    nets.load_state_dict(weights)
     return nets
 
 
@@ -999,7 +1033,8 @@ def resume_args(run):
     """The saved arguments of a run, from its directory or a checkpoint in it, to go on with."""
     path = Path(run)
     run_dir = path.parent if path.suffix == ".pt" else path
-    return replace(saved_args(load_checkpoint(path)), resume=str(run), run_dir=str(run_dir))
+    saved = saved_args(load_checkpoint(path))
+    return replace(saved, resume=str(run), run_dir=str(run_dir))
 
 
 def check_resume(args, state):
@@ -1048,16 +1083,29 @@ def new_results(args, dataset):
     commit = ""
     with contextlib.suppress(OSError):  # git is not installed
         commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
-    results = {"algorithm": script.stem, "variant": VARIANT, "env_id": args.env_id or None}
-    results |= {"seed": args.seed, "dataset": dataset, "num_updates": args.num_updates}
-    results |= {"command": shlex.join(["python", *sys.argv]), "commit": commit or None}
-    results["script_sha256"] = hashlib.sha256(script.read_bytes()).hexdigest()
     on_gpu = args.device != "cpu"
-    results["machine"] = torch.cuda.get_device_name() if on_gpu else platform.platform()
     libraries = ("torch", "numpy", "gymnasium", "mujoco")
-    results["versions"] = {name: metadata.version(name) for name in libraries}
-    results |= {"evaluations": [], "losses": [], "last": None, "best": None, "update": 0}
-    return results | {"seconds": 0.0, "evaluation_seconds": 0.0, "milliseconds_per_action": None}
+    return {
+        "algorithm": script.stem,
+        "variant": VARIANT,
+        "env_id": args.env_id or None,
+        "seed": args.seed,
+        "dataset": dataset,
+        "num_updates": args.num_updates,
+        "command": shlex.join(["python", *sys.argv]),
+        "commit": commit or None,
+        "script_sha256": hashlib.sha256(script.read_bytes()).hexdigest(),
+        "machine": torch.cuda.get_device_name(args.device) if on_gpu else platform.platform(),
+        "versions": {name: metadata.version(name) for name in libraries},
+        "evaluations": [],
+        "losses": [],
+        "last": None,
+        "best": None,
+        "update": 0,
+        "seconds": 0.0,
+        "evaluation_seconds": 0.0,
+        "milliseconds_per_action": None,
+    }
 
 
 @contextlib.contextmanager
@@ -1107,9 +1155,14 @@ def write_results(results, args):
 
 def diverged(means, results, args):
     """Whether a mean is not finite or a Q is beyond the bound; results say which."""
-    bound = args.divergence_bound or math.inf
-    bad = {k: v for k, v in means.items() if not abs(v) < (bound if "q" in k else math.inf)}
-    if not bad or not args.divergence_bound:
+    if not args.divergence_bound:
+        return False
+    bad = {}
+    for name, mean in means.items():
+        bound = args.divergence_bound if "q" in name else math.inf
+        if not abs(mean) < bound:  # also NaN
+            bad[name] = mean
+    if not bad:
         return False
     results |= {"status": "diverged", "diverged": bad}
     where = f"by update {results['update']}; see {args.run_dir}/results.json"
@@ -1186,10 +1239,17 @@ def restore(state, nets, optimizers, generator, args):
 
 def save_run(nets, dims, optimizers, generator, sums, since, results, args):
     """Everything that a resume needs, to checkpoint.pt."""
-    state = {"format": FORMAT, "nets": nets.state_dict(), "dims": dims}
-    state["optimizers"] = {name: item.state_dict() for name, item in optimizers.items()}
-    state |= {"generator": generator.get_state(), "device": generator.device.type}
-    state |= {"sums": sums, "since": since, "results": results}
+    state = {
+        "format": FORMAT,
+        "dims": dims,
+        "nets": nets.state_dict(),
+        "optimizers": {name: item.state_dict() for name, item in optimizers.items()},
+        "generator": generator.get_state(),
+        "device": generator.device.type,
+        "sums": sums,
+        "since": since,
+        "results": results,
+    }
     save_checkpoint(Path(args.run_dir) / "checkpoint.pt", state)
 
 
@@ -1224,9 +1284,10 @@ def train(args):
             sums = sums + torch.stack(list(metrics.values()))  # on the device until a line is due
             results["update"] = update
             last = update == args.num_updates
+            stopping = bool(signals)  # one that arrives from here on waits for the next update
             evaluation_due = last or update % args.eval_freq == 0
             log_due = evaluation_due or update % args.log_freq == 0
-            save_due = last or signals or update % args.checkpoint_freq == 0
+            save_due = last or stopping or update % args.checkpoint_freq == 0
             if log_due or save_due:
                 means = (sums / (update - since)).tolist()
                 means = dict(zip(metrics, means, strict=True))
@@ -1241,7 +1302,7 @@ def train(args):
                 record(writer, means, row, results, args)
             if save_due:
                 save_run(nets, dims, optimizers, generator, sums, since, results, args)
-            if signals:
+            if stopping:
                 break
         finish(nets, dims[0], signals, results, args)
     return results
