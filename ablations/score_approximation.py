@@ -171,8 +171,10 @@ class Table:
         """The functions of these rows at x (rows, ...): the cubic through four knots, constant
         beyond the last. Straight lines would smooth a little in each of 1,280 steps."""
         last = self.values.shape[1] - 1
-        reach = self.reach[rows].view(-1, *[1] * (x.ndim - 1))
-        place = ((x - self.center) / reach + 1) * last / 2
+        ones = [1] * (x.ndim - 1)
+        reach = self.reach[rows].view(-1, *ones)
+        z = (x - self.center) / reach
+        place = (z + 1) * last / 2
         place = place.clamp(0, last)
         i = place.long().clamp(1, last - 2)
         values = self.values[rows]
@@ -227,7 +229,8 @@ def fixed_point(mixture: Mixture, grid, u_sampling="adjacent", knots=2001, nodes
 def one_step(mixture: Mixture, table: Table, sigma_max: float) -> torch.Tensor:
     """Phi*(x_T, T, s) for x_T at LEVELS of p_T; T is the last time of the table."""
     x = mixture.quantile(LEVELS, sigma_max)
-    return table(torch.tensor([-1]), x[None])[0]
+    last = torch.tensor([-1])
+    return table(last, x[None])[0]
 
 
 def measures(mixture: Mixture, samples: torch.Tensor) -> dict[str, float]:
@@ -475,7 +478,8 @@ def draw_solvers(axis, substeps: list[dict]) -> None:
 def check(options: Arguments) -> None:
     """ValueError for data that the method cannot take."""
     low, high = options.masses
-    if not (low > 0 and high > 0 and abs(low + high - 1) < 1e-6):
+    positive = low > 0 and high > 0
+    if not positive or abs(low + high - 1) > 1e-6:
         raise ValueError(f"--masses are {low} {high}; give two positive numbers that add up to 1")
     if not 0 < 0.02 * options.mode <= options.std:
         raise ValueError(f"--std {options.std} must be at least 0.02 --mode, for the knots in x")

@@ -456,7 +456,7 @@ def test_a_variant_is_continued_by_its_own_command_alone(tmp_path):
     (checkpoint,) = (tmp_path / "a").glob("*/checkpoint.pt")
     results = gtp.load_checkpoint(checkpoint)["results"]
     assert results["variant"] == "Shortcut" and results["update"] == 3
-    with pytest.raises(gtp.ArgumentError, match="Shortcut.*go on with: ") as refusal:
+    with pytest.raises(gtp.ArgumentError, match=r"Shortcut.*go on with: ") as refusal:
         gtp.train(gtp.resume_args(checkpoint.parent))
     assert results["command"] in str(refusal.value)
     done, whole = run(interrupting, tmp_path / "a"), run(shortcut.consistency_loss, tmp_path / "b")
