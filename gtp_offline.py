@@ -970,7 +970,8 @@ def load_checkpoint(path):
         condition = "damaged" if file.is_file() else "absent"
         warnings.warn(f"checkpoint {file} is {condition}", stacklevel=2)
     else:
-        raise InputError(f"{path} holds no whole checkpoint; give a run directory or checkpoint.pt")
+        remedy = "give a run directory or checkpoint.pt"
+        raise ArgumentError(f"{path} holds no whole checkpoint; {remedy}")
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
         algorithm = state["results"]["algorithm"]

@@ -2,7 +2,6 @@
 exit code, nothing written and no traceback. Damaged datasets: also test_load_transitions.py."""
 
 import re
-import shutil
 import subprocess
 import sys
 
@@ -12,19 +11,24 @@ import pytest
 import torch
 from conftest import ROOT, make_dataset, run_script
 
-import d4rl_tasks
 import gtp_offline as gtp
+from offline_tasks import d4rl_files
 
 
 @pytest.fixture
 def program(tmp_path, monkeypatch, capsys):
     """program(*arguments): the exit code and stderr of main(), in an empty working directory where
-    it must leave nothing; no dataset can be downloaded."""
+    it must leave nothing; no dataset can be downloaded and no training begins."""
+
+    def update_networks(*inputs):
+        raise AssertionError("training began")
+
     folder = tmp_path / "cwd"
     folder.mkdir()
     monkeypatch.chdir(folder)
     monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path / "datasets"))
-    monkeypatch.setattr(d4rl_tasks, "DATASET_URLS", ["http://127.0.0.1:9/"])
+    monkeypatch.setattr(gtp, "update_networks", update_networks)
+    monkeypatch.setattr(d4rl_files, "DATASET_URLS", ["http://127.0.0.1:9/"])
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["gtp_offline.py", *map(str, arguments)])
@@ -38,7 +42,7 @@ def program(tmp_path, monkeypatch, capsys):
 def assert_one_line(errors, *patterns):
     """One line that says what the patterns ask for, in any case."""
     lines = errors.splitlines()
-    assert len(lines) == 1 and len(lines[0]) < 700, errors
+    assert len(lines) == 1 and len(lines[0]) < 1000, errors
     for pattern in patterns:
         assert re.search(pattern, lines[0], re.IGNORECASE), (pattern, lines[0])
 
@@ -53,7 +57,7 @@ BAD_ARGUMENTS = {  # arguments: what the message names
     "--num-updates 0": ["--num-updates", r"\b0\b", "from 1"],
     "--num-updates -5": ["--num-updates", "-5", "from 1"],
     "--batch-size 0": ["--batch-size", r"\b0\b", "from 1"],
-    "--eval-freq 0": ["--eval-freq", r"\b0\b", "from 1"],
+    "--eval-freq -1": ["--eval-freq", "-1", "from 0"],
     "--checkpoint-freq 0": ["--checkpoint-freq", r"\b0\b", "from 1"],
     "--log-freq 0": ["--log-freq", r"\b0\b", "from 1"],
     "--num-eval-episodes 0": ["--num-eval-episodes", r"\b0\b", "from 1"],
@@ -109,12 +113,6 @@ def test_what_cannot_be_parsed_ends_with_exit_code_2(arguments, program, dataset
     with pytest.raises(SystemExit) as ended:
         program("--dataset-path", dataset, *arguments.split())
     assert ended.value.code == 2
-
-
-def test_resume_together_with_other_arguments_is_refused(program, tmp_path):
-    code, errors = program("--resume", tmp_path, "--eta", "2")
-    assert code == 2
-    assert_one_line(errors, "--resume", "eta")
 
 
 def test_resume_of_a_directory_without_a_run_is_refused(program, tmp_path):
@@ -275,54 +273,3 @@ def test_the_program_shows_one_line_and_no_traceback(arguments, code, named, tmp
     assert done.returncode == code and done.stdout == "" and named in done.stderr
     assert len(done.stderr.splitlines()) == 1 and "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
-
-
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory, dataset):
-    """A folder with a copy of the script and nothing else, and a dataset elsewhere."""
-    folder = tmp_path_factory.mktemp("alone")
-    shutil.copy(ROOT / "gtp_offline.py", folder)
-
-    def run(*arguments):
-        return subprocess.run(**run_script(*arguments, folder=folder, capture_output=True))
-
-    return folder, run
-
-
-def test_a_copy_of_the_file_alone_imports_without_side_effects(alone):
-    """No file, no output, no thread setting, no random number, no environment."""
-    folder, run = alone
-    done = run(
-        "-B",
-        "-c",
-        "import sys; sys.argv = ['x', '--bad']\n"
-        "import torch; threads = torch.get_num_threads(); state = torch.get_rng_state()\n"
-        "import gtp_offline\n"
-        "assert torch.get_num_threads() == threads\n"
-        "assert torch.equal(torch.get_rng_state(), state)\n"
-        "assert not {'mujoco', 'gymnasium', 'matplotlib', 'd4rl_tasks'} & sys.modules.keys()\n",
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert [path.name for path in folder.iterdir()] == ["gtp_offline.py"]
-
-
-def test_a_copy_of_the_file_alone_prints_help(alone):
-    _, run = alone
-    done = run("gtp_offline.py", "--help")
-    assert done.returncode == 0 and done.stderr == ""
-    assert all(flag in done.stdout for flag in ("--env-id", "--dataset-path", "--eta", "--literal"))
-
-
-def test_a_copy_of_the_file_alone_trains_from_a_dataset(alone, dataset):
-    folder, run = alone
-    flags = "--num-updates 20 --batch-size 16 --hidden-dim 16 --no-tensorboard --run-dir run"
-    done = run("gtp_offline.py", "--dataset-path", dataset, *flags.split())
-    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
-    assert {"results.json", "checkpoint.pt"} <= {p.name for p in (folder / "run").iterdir()}
-
-
-def test_a_copy_of_the_file_alone_says_what_an_env_id_needs(alone):
-    _, run = alone
-    done = run("gtp_offline.py", "--env-id", "hopper-medium-v2")
-    assert done.returncode in (1, 2) and len(done.stderr.splitlines()) == 1
-    assert "d4rl_tasks.py" in done.stderr and "--dataset-path" in done.stderr
