@@ -430,6 +430,16 @@ def test_times_are_drawn_from_the_grid_of_their_update(script):
         assert points > 21 or len(t.unique()) == points - 1
 
 
+def test_consistency_ac_draws_neighbours_on_the_grid_of_their_update():
+    """N(k) is 6 where 25 < 4 + 22,496 k / 50,000 <= 36, so for k = 47 to 71."""
+    args = arguments(cac, batch_size=500)
+    for update, points in ((0, 2), (46, 5), (47, 6), (71, 6), (72, 7)):
+        inputs = cac.draw_inputs(update, make_data(), torch.Generator().manual_seed(0), args)
+        grid = cac.karras_grid(points, 0.002, 80.0)
+        torch.testing.assert_close(inputs["u"].unique(), grid[:-1])
+        torch.testing.assert_close(inputs["t"].unique(), grid[1:])
+
+
 @pytest.mark.parametrize("script", FAMILY)
 def test_every_row_is_as_likely(script):
     args = arguments(script, batch_size=14_000)
