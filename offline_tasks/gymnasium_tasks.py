@@ -99,6 +99,7 @@ def task_dims(env_id: str) -> tuple[int, int, int]:
 
 
 def dataset_file(env_id: str, folder: Path) -> Path:
+    """Raises a ValueError: such a task has no dataset here."""
     raise ValueError(f"env id {env_id!r} has no D4RL dataset: pass one with --dataset-path FILE")
 
 

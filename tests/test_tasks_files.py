@@ -18,6 +18,7 @@ from offline_tasks import d4rl_files, dataset_file, multigoal, toys
 
 ROOT = Path(__file__).resolve().parent.parent
 TASK, NAME = "hopper-medium-v2", "hopper_medium-v2.hdf5"
+REAL_URLS = list(d4rl_files.DATASET_URLS)
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 
 
@@ -225,6 +226,14 @@ def test_a_server_that_never_answers_is_given_up(serve, monkeypatch):
         over.set()
 
 
+def test_the_mirror_comes_first():
+    addresses = [url.format(file="x.hdf5", path="gym_mujoco_v2/x.hdf5") for url in REAL_URLS]
+    assert addresses == [
+        "https://huggingface.co/datasets/imone/D4RL/resolve/main/x.hdf5",
+        "http://rail.eecs.berkeley.edu/datasets/offline_rl/gym_mujoco_v2/x.hdf5",
+    ]
+
+
 def test_the_real_limit_is_below_half_a_minute():
     assert len(d4rl_files.DATASET_URLS) * 1.1 * d4rl_files.CONNECT_TIMEOUT < 30
 
@@ -298,7 +307,9 @@ def test_every_d4rl_task_has_a_file_of_its_own():
     )
     hashes = {sha256 for *_, sha256 in offline_tasks.DATASETS.values()}
     assert len(hashes) == len(tasks) and {len(sha256) for sha256 in hashes} == {64}
-    assert all(59_448_533 <= size <= 474_567_252 for _, size, _ in offline_tasks.DATASETS.values())
+    published = sorted((sha256, size) for _, size, sha256 in offline_tasks.DATASETS.values())
+    lines = "".join(f"{size} {sha256}\n" for sha256, size in published)
+    assert hashlib.sha256(lines.encode()).hexdigest()[:16] == "5d91716c68a5014a"  # typed in twice
 
 
 def test_multigoal_data_are_the_same_bytes_every_time(tmp_path, monkeypatch):

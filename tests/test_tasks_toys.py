@@ -103,15 +103,15 @@ def test_a_policy_that_is_the_datas_reaches_every_goal(multigoal_data):
 
 def test_multigoal_walls_and_goals():
     toy = multigoal.TASKS["multigoal-v0"]
-    states = np.array([[0.95, 0.0], [-0.95, -0.1], [0.0, 0.95], [0.3, -0.9], [0.0, 0.0]])
-    actions = np.array([[1.0, 0.5], [-5.0, 0.0], [0.0, 0.9], [0.1, -1.0], [0.3, -0.2]])
+    states = np.array([[0.95, 0.0], [-0.95, -0.1], [0.0, 0.95], [0.3, -0.9], [0.0, 0.1]])
+    actions = np.array([[1.0, 0.5], [-5.0, 0.0], [0.0, 0.9], [0.1, -1.0], [3.0, -2.0]])
     moved, goals = toy.step(states, actions)
-    expected = [[1.0, 0.1], [-1.0, -0.1], [0.0, 1.0], [0.32, -1.0], [0.06, -0.04]]
+    expected = [[1.0, 0.1], [-1.0, -0.1], [0.0, 1.0], [0.32, -1.0], [0.2, -0.1]]
     np.testing.assert_allclose(moved, expected, atol=1e-12)
     np.testing.assert_array_equal(goals, -1)
 
 
-@pytest.mark.parametrize("goal, center", enumerate([(7, 7), (-7, 7), (-7, -7), (7, -7)]))
+@pytest.mark.parametrize("goal, center", list(enumerate([(7, 7), (-7, 7), (-7, -7), (7, -7)])))
 def test_multigoal_goals_have_their_radius(goal, center):
     toy = multigoal.TASKS["multigoal-unequal-v0"]
     directions = np.array([[1, 0], [0, 1], [-1, 0], [0, -1]])
@@ -256,14 +256,15 @@ def test_maze_dynamics_by_hand():
     """In umaze: freely; against the wall on the right; sliding along it; clipped actions."""
     task = maze_task("umaze")
     states = [[2.0, 1.5, 0.1, -0.02], [3.75, 1.5, 0.1, 0.0], [3.75, 1.5, 0.1, 0.05]]
-    states = np.array([*states, [2.0, 1.5, 0.0, 0.0]])
-    actions = np.array([[0.5, 1.0], [1.0, 0.0], [0.0, 1.0], [7.0, -9.0]])
+    states = np.array([*states, [2.0, 1.5, 0.0, 0.0], [3.78, 1.5, 0.02, 0.0]])
+    actions = np.array([[0.5, 1.0], [1.0, 0.0], [0.0, 1.0], [7.0, -9.0], [0.0, 0.0]])
     moved, goals = task.step(states, actions)
     expected = [
         [2.1, 1.513, 0.1, 0.013],
         [3.75, 1.5, -0.0115, 0.0],  # v' = 0.115 turns to -0.1 v'; the position stays
         [3.75, 1.5725, -0.0085, 0.0725],  # the other axis goes on
         [2.03, 1.47, 0.03, -0.03],
+        [3.797, 1.5, 0.017, 0.0],  # its edge just before the wall
     ]
     np.testing.assert_allclose(moved, expected, atol=1e-12)
     np.testing.assert_array_equal(goals, -1)
@@ -398,6 +399,15 @@ def test_no_trip_of_the_data_goes_from_start_to_goal(maze_data):
     assert np.abs(position[begins] - task.maze.cells[cells[begins]]).max() <= 0.2 + 1e-6
 
 
+def test_the_controller_of_the_mazes_data_by_hand():
+    """4 (waypoint - position) - 8 velocity; the waypoint is the next cell of the shortest path."""
+    task = maze_task("umaze")
+    states = np.array([[1.6, 1.4, 0.05, 0.01], [3.5, 1.45, 0.0, 0.0], [1.5, 3.25, 0.0, -0.01]])
+    goal = np.repeat(task.maze.cell_numbers(task.maze.goal[None]), 3)
+    expected = [[4 * 0.9 - 0.4, 0.4 - 0.08], [0.0, 4 * 1.05], [0.0, 1.0 + 0.08]]
+    np.testing.assert_allclose(task.steer(task.observe(states), goal), expected, atol=1e-5)
+
+
 def test_the_noise_of_the_mazes_data():
     """Of actions that no bound cut: what the controller without noise leaves over."""
     task = maze_task("medium")
@@ -428,3 +438,17 @@ def test_toys_are_registered_in_gymnasium():
             over = terminated or truncated
             steps += 1
         assert (steps, reward, truncated) == (toy.max_steps, 0.0, True)
+
+
+@pytest.mark.parametrize("goal, reward", [(0, 1.0), (1, 0.5), (2, 0.5), (3, 0.25)])
+def test_a_step_of_the_environment_into_a_goal(goal, reward):
+    env = offline_tasks.make_env("multigoal-unequal-v0")
+    env.reset(seed=0)
+    heading = np.sign(multigoal.GOALS[goal])
+    for _ in range(4):
+        obs, got, terminated, truncated, info = env.step(heading)
+        if terminated:
+            break
+        assert (got, info) == (0.0, {"is_success": False, "goal": -1})
+    assert (got, truncated, info) == (reward, False, {"is_success": True, "goal": goal})
+    assert np.linalg.norm(obs - multigoal.GOALS[goal]) <= 0.2
