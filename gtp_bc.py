@@ -106,6 +106,7 @@ class Args:
     eval_actor: Literal["ema", "online"] = "ema"  # (D11) which actor acts; online
     sigma_min: float = 0.002  # smallest noise level
     u_sampling: Literal["adjacent", "uniform"] = "adjacent"  # u next to t, or anywhere above s
+    normalize_observations: bool = True  # (D13) by mean and standard deviation of the data; no
     # --- end shared ---
 
 
@@ -122,8 +123,11 @@ LITERAL = {  # the paper's letter, and what the baselines' code does where the p
     "strict_s": True,
     "sampler_end": "zero",
     "eval_actor": "online",
+    "normalize_observations": False,
     "num_holdout": 0,
 }
+# What an argument that an older checkpoint lacks must be to go on as before.
+OLDER = {"normalize_observations": False}
 TASK_FIELDS = ("learning_rate", "grad_norm")
 TASKS = {  # Table 4; the last three are not in the paper (docs/differences.md)
     "halfcheetah-medium": (3e-4, 9.0),
@@ -157,6 +161,8 @@ def default_args(
     """
     env_id = env_id or ("" if dataset_path else "multigoal-v0")
     values = task_defaults(env_id, num_updates)
+    if env_id.startswith(("multigoal", "pointmaze")):
+        values["normalize_observations"] = False  # the toys' have the right scale
     if literal:
         values |= LITERAL
     values |= {"literal": literal, "device": find_device(device)}
@@ -207,6 +213,9 @@ def task_defaults(env_id, num_updates):
         values["num_updates"] = 2_000_000
     if task.startswith("antmaze"):  # r' = 4 (r - 0.5), as in Diffusion-QL's code
         values |= {"num_updates": 1_000_000, "num_eval_episodes": 100}
+        values |= {"reward_scale": 4.0, "reward_shift": -0.5}
+    elif task.startswith("pointmaze"):
+        values |= {"num_updates": 12_000, "num_eval_episodes": 100, "grad_norm": 2.0}
         values |= {"reward_scale": 4.0, "reward_shift": -0.5}
     elif task.startswith("multigoal"):
         values |= {"num_updates": 8_000 if "unequal" in task else 4_000}
@@ -299,17 +308,42 @@ def mlp(in_dim, hidden_dim, out_dim, linear=nn.Linear):
     )
 
 
+class ObsNetwork(nn.Module):
+    """A network that standardises its observations, by buffers that the data fill."""
+
+    def __init__(self, obs_dim):
+        super().__init__()
+        self.register_buffer("obs_mean", torch.zeros(obs_dim))
+        self.register_buffer("obs_std", torch.ones(obs_dim))
+
+    def standardized(self, obs):
+        return (obs - self.obs_mean) / self.obs_std
+
+
+def standardize(nets, data):
+    """Give all networks the mean and standard deviation of the data's observations; a column that
+    does not vary is only shifted."""
+    std, mean = torch.std_mean(data["observations"].double(), 0, correction=0)
+    constant = std < 1e-6
+    if constant.any():
+        columns = constant.nonzero().flatten().tolist()
+        print(f"observations {columns} do not vary; they are not scaled", file=sys.stderr)
+    for net in nets.values():
+        net.obs_mean.copy_(mean)
+        net.obs_std.copy_(std.where(~constant, 1.0))
+
+
 # --- end shared ---
 # --- shared: flow map ---
 SIGMA_DATA = 0.5  # standard deviation of the actions that EDM's preconditioning assumes
 EVALUATION_STEPS = {1, 2}  # of the sampler, besides num_steps: where the energy score is measured
 
 
-class FlowMap(nn.Module):
+class FlowMap(ObsNetwork):
     """The actor: obs (B, obs_dim), x (..., B, action_dim), t and s (B, 1) or (1, 1) -> like x."""
 
     def __init__(self, obs_dim, action_dim, hidden_dim=256, preconditioning="edm"):
-        super().__init__()
+        super().__init__(obs_dim)
         self.noise_dim = action_dim
         self.preconditioned = preconditioning == "edm"
         self.register_buffer("frequencies", torch.logspace(0, -4, 8), persistent=False)
@@ -325,7 +359,7 @@ class FlowMap(nn.Module):
         angles = times * self.frequencies
         embedding = self.embed(torch.cat((angles.sin(), angles.cos()), 2))
         embedding = embedding.transpose(0, 1).flatten(1).expand(*x.shape[:-1], -1)
-        obs = obs.expand(*x.shape[:-1], -1)
+        obs = self.standardized(obs).expand(*x.shape[:-1], -1)
         if not self.preconditioned:
             return self.net(torch.cat((x, embedding, obs), -1))
         # EDM (Karras et al. 2022, Table 1): c_skip x + c_out F(c_in x, ...)
@@ -379,7 +413,8 @@ def time_grid(n, args):
     t_cdf = torch.ones(1281)
     grid[:n] = karras_grid(n, args.sigma_min, args.sigma_max)
     if args.t_sampling == "lognormal":  # iCT: ln t ~ N(-1.1, 4)
-        mass = torch.special.ndtr((grid[:n].double().log() + 1.1) / 2).diff()
+        standardized = (grid[:n].double().log() + 1.1) / 2
+        mass = torch.special.ndtr(standardized).diff()
     else:
         mass = torch.ones(n - 1)
     if args.strict_s:
@@ -456,7 +491,8 @@ def sample_actions(actor, obs, noise, times):
     """Follow Phi from t_0 z down to t_K (Eq. 15): noise z (..., B, action_dim) -> actions alike."""
     x = times[0] * noise
     for i in range(len(times) - 1):
-        x = actor.flow_map(obs, x, times[i].view(1, 1), times[i + 1].view(1, 1))
+        t, s = times[i].view(1, 1), times[i + 1].view(1, 1)
+        x = actor.flow_map(obs, x, t, s)
     return x.clamp(-1, 1)
 
 
@@ -488,14 +524,25 @@ def compiled_gradient_step(optimizer, parameters, loss, grad_norm):
     and a single one is 1.2 times as fast (docs/speed.md)."""
     gradients = torch.autograd.grad(loss, parameters)
     norm = torch.stack(torch._foreach_norm(gradients)).norm()
-    gradients = torch._foreach_mul(gradients, (grad_norm / (norm + 1e-6)).clamp(max=1))
+    factor = (grad_norm / (norm + 1e-6)).clamp(max=1)
+    gradients = torch._foreach_mul(gradients, factor)
     states = [optimizer.state[parameter] for parameter in parameters]
-    first, second, steps = ([s[k] for s in states] for k in ("exp_avg", "exp_avg_sq", "step"))
+    first = [state["exp_avg"] for state in states]
+    second = [state["exp_avg_sq"] for state in states]
+    steps = [state["step"] for state in states]
     counted = [step.double() for step in steps]  # adam adds 1 to these copies only
-    rates = {"lr": optimizer.defaults["lr"], "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
-    switches = {"weight_decay": 0, "amsgrad": False, "maximize": False, "capturable": True}
+    settings = {
+        "lr": optimizer.defaults["lr"],
+        "beta1": 0.9,
+        "beta2": 0.999,
+        "eps": 1e-8,
+        "weight_decay": 0,
+        "amsgrad": False,
+        "maximize": False,
+        "capturable": True,
+    }
     with torch.no_grad():
-        adam(parameters, gradients, first, second, [], counted, **rates, **switches)
+        adam(parameters, gradients, first, second, [], counted, **settings)
         torch._foreach_add_(steps, 1)
     return norm
 
@@ -620,7 +667,9 @@ def load_data(args):
     if args.env_id or args.fix_timeouts:
         arrays = tasks().check_data(args.env_id, path, arrays, args.fix_timeouts)
     arrays["rewards"] = args.reward_scale * (arrays["rewards"] + args.reward_shift)
-    data = {key: torch.from_numpy(array).to(args.device) for key, array in arrays.items()}
+    data = {}
+    for key, array in arrays.items():
+        data[key] = torch.from_numpy(array).to(args.device)
     count = len(data["rewards"])
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))  # for every seed
     num_held = min(args.num_holdout, count // 10)
@@ -637,25 +686,37 @@ def load_data(args):
 # --- shared: evaluation ---
 def energy_score(samples, actions):
     """E|X - a| - E|X - X'| / 2, mean over B, of samples X (m, B, A) for data a (B, A)."""
-    m, x = len(samples), samples.transpose(0, 1)
+    m = len(samples)
+    x = samples.transpose(0, 1)
     pairs = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist").sum((1, 2))
-    return (samples - actions).norm(dim=2).mean() - pairs.mean() / (2 * m * (m - 1))
+    distance = (samples - actions).norm(dim=2).mean()
+    spread = pairs.mean() / (m * (m - 1))
+    return distance - spread / 2
 
 
 def evaluate(nets, args, holdout, update):
     """Held-out energy scores and, where there is a task, its episodes; what is unknown is None."""
-    keys = ["energy_score", "energy_score_by_steps", "normalized_score", "normalized_score_std"]
-    keys += ["episodic_return", "episodic_length", "goal_fractions"]
-    row = {"update": update} | dict.fromkeys(keys)
+    row = {
+        "update": update,
+        "energy_score": None,
+        "energy_score_by_steps": None,
+        "normalized_score": None,
+        "normalized_score_std": None,
+        "episodic_return": None,
+        "episodic_length": None,
+        "goal_fractions": None,
+    }
     obs = holdout["observations"]
     if len(obs):
         shape = (16, len(obs), nets["actor"].noise_dim)
-        noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(args.device)
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(shape, generator=generator).to(args.device)
         scores = {}
         for steps in sorted({*EVALUATION_STEPS, args.num_steps}):
             samples = policy_samples(nets, obs, noise, steps, args)
             scores[str(steps)] = energy_score(samples, holdout["actions"]).item()
-        row |= {"energy_score": scores[str(args.num_steps)], "energy_score_by_steps": scores}
+        row["energy_score"] = scores[str(args.num_steps)]
+        row["energy_score_by_steps"] = scores
     if args.env_id:
         act = make_act(nets, args, args.seed)
         row |= tasks().evaluate(args.env_id, act, args.num_eval_episodes, args.seed + 100)
@@ -706,6 +767,11 @@ def make_act(nets, args, seed):
     return act
 
 
+def state_value(nets, args):
+    """No critic, no value of a state."""
+    return None
+
+
 def select(results, args):
     """The evaluations that results.json names."""
     return select_best(results["evaluations"])
@@ -716,7 +782,6 @@ def select(results, args):
 
 # --- shared: checkpoint ---
 FORMAT = 2  # of a checkpoint
-OLDER = {}  # what an argument that an older checkpoint lacks must be to go on as before
 
 
 def write_file(path, content: bytes):
@@ -770,6 +835,11 @@ def load_checkpoint(path):
     if state["format"] == 1:  # the optimizers stood beside the networks
         names = [name for name in ("actor", "critic", "value") if name in state]
         state["optimizers"] = {name: state.pop(name) for name in names}
+        weights = {re.sub("^value", "value.net", key): w for key, w in state["nets"].items()}
+        for net in {key.split(".")[0] for key in weights}:  # used observations as they were
+            weights[f"{net}.obs_mean"] = torch.zeros(state["dims"][0])
+            weights[f"{net}.obs_std"] = torch.ones(state["dims"][0])
+        state["nets"] = weights
         state |= {"sums": torch.zeros(()), "since": state["results"]["update"]}
         state["device"] = torch.device(state["results"]["args"]["device"]).type
     return state
@@ -782,13 +852,16 @@ def saved_args(state) -> Args:
     if unknown:
         print(f"arguments of an older version left out: {sorted(unknown)}", file=sys.stderr)
     known = {name: value for name, value in saved.items() if name not in unknown}
-    return Args(**{name: "" if value is None else value for name, value in known.items()})
+    for name, value in known.items():
+        known[name] = "" if value is None else value  # format 1
+    return Args(**known)
 
 
 def load_networks(state, args):
     """The networks in a checkpoint, less those that args (--num-candidates 1, say) do without."""
     nets = make_networks(args, *state["dims"]).to(args.device)
-    nets.load_state_dict({k: v for k, v in state["nets"].items() if k.split(".")[0] in nets})
+    weights = {key: w for key, w in state["nets"].items() if key.split(".")[0] in nets}
+    nets.load_state_dict(weights)
     return nets
 
 
@@ -812,7 +885,8 @@ def resume_args(run):
     """The saved arguments of a run, from its directory or a checkpoint in it, to go on with."""
     path = Path(run)
     run_dir = path.parent if path.suffix == ".pt" else path
-    return replace(saved_args(load_checkpoint(path)), resume=str(run), run_dir=str(run_dir))
+    saved = saved_args(load_checkpoint(path))
+    return replace(saved, resume=str(run), run_dir=str(run_dir))
 
 
 def check_resume(args, state):
@@ -861,16 +935,29 @@ def new_results(args, dataset):
     commit = ""
     with contextlib.suppress(OSError):  # git is not installed
         commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
-    results = {"algorithm": script.stem, "variant": VARIANT, "env_id": args.env_id or None}
-    results |= {"seed": args.seed, "dataset": dataset, "num_updates": args.num_updates}
-    results |= {"command": shlex.join(["python", *sys.argv]), "commit": commit or None}
-    results["script_sha256"] = hashlib.sha256(script.read_bytes()).hexdigest()
     on_gpu = args.device != "cpu"
-    results["machine"] = torch.cuda.get_device_name() if on_gpu else platform.platform()
     libraries = ("torch", "numpy", "gymnasium", "mujoco")
-    results["versions"] = {name: metadata.version(name) for name in libraries}
-    results |= {"evaluations": [], "losses": [], "last": None, "best": None, "update": 0}
-    return results | {"seconds": 0.0, "evaluation_seconds": 0.0, "milliseconds_per_action": None}
+    return {
+        "algorithm": script.stem,
+        "variant": VARIANT,
+        "env_id": args.env_id or None,
+        "seed": args.seed,
+        "dataset": dataset,
+        "num_updates": args.num_updates,
+        "command": shlex.join(["python", *sys.argv]),
+        "commit": commit or None,
+        "script_sha256": hashlib.sha256(script.read_bytes()).hexdigest(),
+        "machine": torch.cuda.get_device_name(args.device) if on_gpu else platform.platform(),
+        "versions": {name: metadata.version(name) for name in libraries},
+        "evaluations": [],
+        "losses": [],
+        "last": None,
+        "best": None,
+        "update": 0,
+        "seconds": 0.0,
+        "evaluation_seconds": 0.0,
+        "milliseconds_per_action": None,
+    }
 
 
 @contextlib.contextmanager
@@ -920,9 +1007,14 @@ def write_results(results, args):
 
 def diverged(means, results, args):
     """Whether a mean is not finite or a Q is beyond the bound; results say which."""
-    bound = args.divergence_bound or math.inf
-    bad = {k: v for k, v in means.items() if not abs(v) < (bound if "q" in k else math.inf)}
-    if not bad or not args.divergence_bound:
+    if not args.divergence_bound:
+        return False
+    bad = {}
+    for name, mean in means.items():
+        bound = args.divergence_bound if "q" in name else math.inf
+        if not abs(mean) < bound:  # also NaN
+            bad[name] = mean
+    if not bad:
         return False
     results |= {"status": "diverged", "diverged": bad}
     where = f"by update {results['update']}; see {args.run_dir}/results.json"
@@ -968,7 +1060,9 @@ def finish(nets, obs_dim, signals, results, args):
     if results["status"] == "interrupted":
         print(f"interrupted; go on with: python {sys.argv[0]} --resume {args.run_dir}")
     if TASKS_FOLDER.is_dir() and results["status"] != "diverged":
-        tasks().plot_run(args.run_dir, args.env_id, results["evaluations"], act, args.seed)
+        value = state_value(nets, args)
+        evaluations = results["evaluations"]
+        tasks().plot_run(args.run_dir, args.env_id, evaluations, act, args.seed, value)
 
 
 def read_data(args, state):
@@ -997,10 +1091,17 @@ def restore(state, nets, optimizers, generator, args):
 
 def save_run(nets, dims, optimizers, generator, sums, since, results, args):
     """Everything that a resume needs, to checkpoint.pt."""
-    state = {"format": FORMAT, "nets": nets.state_dict(), "dims": dims}
-    state["optimizers"] = {name: item.state_dict() for name, item in optimizers.items()}
-    state |= {"generator": generator.get_state(), "device": generator.device.type}
-    state |= {"sums": sums, "since": since, "results": results}
+    state = {
+        "format": FORMAT,
+        "dims": dims,
+        "nets": nets.state_dict(),
+        "optimizers": {name: item.state_dict() for name, item in optimizers.items()},
+        "generator": generator.get_state(),
+        "device": generator.device.type,
+        "sums": sums,
+        "since": since,
+        "results": results,
+    }
     save_checkpoint(Path(args.run_dir) / "checkpoint.pt", state)
 
 
@@ -1013,6 +1114,8 @@ def train(args):
     generator = torch.Generator(args.device).manual_seed(args.seed)
     dims = [data[key].shape[1] for key in ("observations", "actions")]
     nets = make_networks(args, *dims).to(args.device)
+    if args.normalize_observations:
+        standardize(nets, data)
     optimizers = make_optimizers(nets, args)
     results = new_results(args, dataset)
     nothing = torch.zeros((), device=args.device)
@@ -1033,9 +1136,10 @@ def train(args):
             sums = sums + torch.stack(list(metrics.values()))  # on the device until a line is due
             results["update"] = update
             last = update == args.num_updates
+            stopping = bool(signals)  # one that arrives from here on waits for the next update
             evaluation_due = last or update % args.eval_freq == 0
             log_due = evaluation_due or update % args.log_freq == 0
-            save_due = last or signals or update % args.checkpoint_freq == 0
+            save_due = last or stopping or update % args.checkpoint_freq == 0
             if log_due or save_due:
                 means = (sums / (update - since)).tolist()
                 means = dict(zip(metrics, means, strict=True))
@@ -1050,7 +1154,7 @@ def train(args):
                 record(writer, means, row, results, args)
             if save_due:
                 save_run(nets, dims, optimizers, generator, sums, since, results, args)
-            if signals:
+            if stopping:
                 break
         finish(nets, dims[0], signals, results, args)
     return results

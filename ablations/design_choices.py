@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -28,16 +29,19 @@ from experiment import (
     Options,
     Variant,
     compare,
+    draw_data_score,
+    floor,
     gtp_offline,
     main,
-    on_toy,
+    new_figure,
     prepare,
     print_table,
-    toy_energy_score,
+    seeds_text,
+    style,
 )
 
 FAMILIES = ("default", "letter")
-TITLES = {  # field of DIFFERENCES: the title of its default and of the paper's letter
+TITLES = {  # field of Args: the title of its default and of the paper's letter
     "consistency_loss": ("pseudo-Huber", "squared error"),
     "consistency_weighting": ("1/(t - u)", "no 1/(t - u)"),
     "flow_weighting": ("flow weighted", "flow not weighted"),
@@ -50,7 +54,14 @@ TITLES = {  # field of DIFFERENCES: the title of its default and of the paper's 
     "max_weight": ("clip {:g}", "no clip"),
     "eval_actor": ("EMA actor acts", "online actor acts"),
 }
+BOTH = {  # what is switched in both families
+    "u uniform": {"u_sampling": "uniform"},
+    "V of the policy": {"value": "policy"},
+    "weights from target Q": {"weight_critic": "target"},
+    "50 candidates": {"num_candidates": 50},
+}
 CRITIC = ("max_weight", "value", "weight_critic")  # fields that matter only with weights
+COLORS = ("#d1662b", "#5a9e4b", "#3b6fb6")
 
 
 @dataclass
@@ -60,73 +71,107 @@ class Arguments(Options):
     family: Literal["both", "default", "letter"] = "both"  # whose choices are switched
 
 
+def switches(family: str) -> dict[str, dict]:
+    """{title: the change} of every choice of a family."""
+    other = gtp_offline.default_args(dataset_path="-", literal=family == "default")
+    found = {}
+    for name, titles in TITLES.items():
+        value = getattr(other, name)
+        title = titles[family == "default"].format(value)
+        found[title] = {name: value}
+    return found | BOTH
+
+
+def matters(change: dict, options: Arguments) -> bool:
+    """Whether a choice has a part in these runs."""
+    (name,) = change
+    if name in CRITIC:
+        return options.eta > 0
+    return name != "num_candidates" or bool(options.env_id)
+
+
 def variants(options: Arguments) -> dict[str, Variant]:
     """{"default": ..., "default, squared error": ..., "letter": ..., "letter, pseudo-Huber": ...}:
     every variant differs from the first of its family in one argument."""
+    usual = gtp_offline.default_args(dataset_path="-")
+    bases = {"default": {}, "letter": {"literal": True, "num_holdout": usual.num_holdout}}
+    few = 3 if options.quick and not options.only else None
     found = {}
-    for i, family in enumerate(FAMILIES):
-        base = (
-            {"literal": True, "num_holdout": gtp_offline.DIFFERENCES["num_holdout"][0]} if i else {}
-        )
-        switched = {"": {}}
-        for name, words in TITLES.items():
-            value = gtp_offline.DIFFERENCES[name][1 - i]
-            switched[words[1 - i].format(value)] = {name: value}
-        switched["u uniform"] = {"u_sampling": "uniform"}
-        switched["V of the policy"] = {"value": "policy"}
-        switched["weights from target Q"] = {"weight_critic": "target"}
-        if options.env_id is not None:
-            switched["50 candidates"] = {"num_candidates": 50}
-        few = options.quick and options.only is None
-        for words, change in [*switched.items()][: 4 if few else None]:
-            if options.eta > 0 or not change.keys() & {*CRITIC}:
-                found[f"{family}, {words}".removesuffix(", ")] = Variant(base | change)
-    chosen = lambda title: options.family in ("both", title.partition(",")[0])  # noqa: E731
-    return {title: variant for title, variant in found.items() if chosen(title)}
+    for family, base in bases.items():
+        if options.family not in ("both", family):
+            continue
+        found[family] = Variant(base)
+        for title, change in [*switches(family).items()][:few]:
+            if matters(change, options):
+                found[f"{family}, {title}"] = Variant(base | change)
+    return found
 
 
-def draw(table: dict[str, dict], path: Path, title: str, floor: float | None) -> None:
+def family_of(title: str) -> str:
+    """The family that a variant belongs to."""
+    return title.partition(",")[0]
+
+
+def draw(table: dict[str, dict], path: Path, title: str, data_score: float | None) -> None:
     """A column of panels for each family: dots with ± std over the seeds for every variant and K,
     and the family's own values as vertical lines; a second row for scores where there are any."""
-    from matplotlib.figure import Figure
-
+    families = {family: {} for family in FAMILIES if any(family_of(t) == family for t in table)}
+    for name, row in table.items():
+        families[family_of(name)][name] = row
     steps = sorted({k for row in table.values() for k in row["energy_score"]}, key=int)
-    by_steps = {f"K = {k}": (1000, lambda row, k=k: row["energy_score"].get(k)) for k in steps}
-    metrics = {"held-out energy score x 1000": by_steps} if steps else {}
-    if any(row["normalized_score"] for row in table.values()):
-        metrics["normalized score"] = {"": (1, lambda row: row["normalized_score"])}
-    families = [f for f in FAMILIES if any(t.partition(",")[0] == f for t in table)]
-    count = max(sum(t.partition(",")[0] == f for t in table) for f in families)
-    size = (5.5 * len(families), len(metrics) * (1.3 + 0.3 * count))
-    figure = Figure(figsize=size, dpi=120, layout="constrained")
-    axes = figure.subplots(len(metrics), len(families), squeeze=False)
-    for row_of_axes, (name, series) in zip(axes, metrics.items(), strict=True):
-        for axis, family in zip(row_of_axes, families, strict=True):
-            rows = {t: row for t, row in table.items() if t.partition(",")[0] == family}
-            for i, (label, (scale, find)) in enumerate(series.items()):
-                color = ("#d1662b", "#5a9e4b", "#3b6fb6")[i % 3] if label else "#3b6fb6"
-                pairs = np.array([find(row) or [np.nan, 0] for row in rows.values()])
-                mean, std = scale * pairs.T
-                y = np.arange(len(rows)) + 0.15 * (i - (len(series) - 1) / 2)
-                axis.errorbar(mean, y, xerr=std, fmt="o", ms=4, capsize=2, color=color, label=label)
-                if family in rows and not np.isnan(mean[0]):  # the first of them
-                    axis.axvline(mean[0], color=color, lw=0.8, alpha=0.7)
-            if series is by_steps and floor is not None:
-                axis.axvline(1000 * floor, color="black", lw=1, ls="--", label="the data itself")
-            words = [t.partition(", ")[2] or f"{family}, as it is" for t in rows]
-            axis.set_yticks(range(len(rows)), words)
-            axis.set(ylim=(len(rows) - 0.5, -0.5), xlabel=name, title=f"switched from: {family}")
-            axis.grid(axis="y", alpha=0.25)
-            axis.spines[["top", "right"]].set_visible(False)
-    if len(axes[0][0].get_legend_handles_labels()[1]) > 1:
-        figure.legend(
-            *axes[0][0].get_legend_handles_labels(),
-            loc="outside lower center",
-            ncols=4,
-            frameon=False,
-        )
+    scored = any(row["normalized_score"] for row in table.values())
+    draws = []
+    if steps:
+        draws.append(partial(draw_energy_scores, steps=steps, data_score=data_score))
+    if scored:
+        draws.append(draw_scores)
+    count = max(len(rows) for rows in families.values())
+    figure = new_figure(5.5 * len(families), len(draws) * (1.3 + 0.3 * count))
+    axes = figure.subplots(len(draws), len(families), squeeze=False)
+    for draw_panel, row_of_axes in zip(draws, axes, strict=True):
+        for axis, (family, rows) in zip(row_of_axes, families.items(), strict=True):
+            draw_panel(axis, rows)
+            finish(axis, family, [*rows])
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    if len(labels) > 1:
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
     figure.suptitle(title)
     figure.savefig(path)
+
+
+def draw_energy_scores(axis, rows: dict[str, dict], steps: list[str], data_score) -> None:
+    """The held-out energy scores of a family's variants at each K."""
+    for i, k in enumerate(steps):
+        pairs = [row["energy_score"].get(k) for row in rows.values()]
+        shift = 0.15 * (i - (len(steps) - 1) / 2)
+        dots(axis, pairs, 1000, shift, color=COLORS[i % 3], label=f"K = {k}")
+    draw_data_score(axis.axvline, data_score)
+    axis.set(xlabel="held-out energy score x 1000")
+
+
+def draw_scores(axis, rows: dict[str, dict]) -> None:
+    """The normalized scores of a family's variants."""
+    dots(axis, [row["normalized_score"] for row in rows.values()], 1, 0, color=COLORS[-1])
+    axis.set(xlabel="normalized score")
+
+
+def dots(axis, pairs: list, scale: float, shift: float, **looks) -> None:
+    """[mean, std] or None of every variant, one below the other, and a line through the first."""
+    mean, std = scale * np.array([pair or [np.nan, 0] for pair in pairs]).T
+    y = np.arange(len(pairs)) + shift
+    axis.errorbar(mean, y, xerr=std, fmt="o", ms=4, capsize=2, **looks)
+    if not np.isnan(mean[0]):
+        axis.axvline(mean[0], color=looks["color"], lw=0.8, alpha=0.7)
+
+
+def finish(axis, family: str, titles: list[str]) -> None:
+    """Names of the variants, title and looks of a panel."""
+    words = [title.partition(", ")[2] or f"{family}, as it is" for title in titles]
+    axis.set_yticks(range(len(titles)), words)
+    axis.set(ylim=(len(titles) - 0.5, -0.5), title=f"switched from: {family}")
+    style(axis)
+    if axis.get_legend():
+        axis.get_legend().remove()  # one for all panels, below
 
 
 def run(options: Arguments) -> None:
@@ -134,9 +179,13 @@ def run(options: Arguments) -> None:
     options = prepare(options, "design_choices")
     table = compare("design_choices", options, variants(options))
     print_table(table)
-    path, seeds = Path(options.out) / "design_choices.png", options.seeds
-    title = f"One choice at a time, mean ± std of {seeds} seed{'s' * (seeds > 1)}"
-    draw(table, path, title, toy_energy_score() if on_toy(options) else None)
+    path = Path(options.out) / "design_choices.png"
+    draw(
+        table,
+        path,
+        f"One choice at a time, mean ± std of {seeds_text(options.seeds)}",
+        floor(options),
+    )
     print(f"{path.with_suffix('.json')}, {path}")
 
 

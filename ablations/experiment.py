@@ -1,9 +1,10 @@
 """What the ablations share: variants of a training run, over seeds, with a table and a figure.
 
 A script describes its variants as {title: Variant(changes of Args, replaced functions)} and calls
-`compare`. Without --env-id and --dataset-path they are trained on the toy, whose exact answers are
-known (`toy_*` below). Every run is a folder of --out; the same command uses finished ones again
-and goes on with interrupted ones.
+`compare`. Without --env-id and --dataset-path they are trained on the toy (toy.py), whose exact
+answers are known. Every run is a folder of --out; the same command uses finished ones again and
+goes on with interrupted ones. The title of a variant is in its checkpoints, so that nothing but
+its own command goes on with it.
 """
 
 from __future__ import annotations
@@ -13,40 +14,51 @@ import hashlib
 import json
 import math
 import platform
+import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import paper
 import torch
+import toy
 import tyro
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-import d4rl_tasks  # noqa: E402, F401  (for the scripts beside this one)
 import gtp_offline  # noqa: E402
 
-TOY_STD, TOY_RADIUS = 0.08, 0.6
-TOY_MASSES = np.array([0.4, 0.3, 0.2, 0.1])
-TOY_REWARDS = np.array([0.0, 1.0, 2.0, 3.0])  # mean 1 and standard deviation 1 under the masses
+# Arguments that say where and how something runs; a finished run serves any of them
+ELSEWHERE = (
+    "env_id",
+    "dataset_path",
+    "run_dir",
+    "resume",
+    "device",
+    "num_threads",
+    "tensorboard",
+    "checkpoint_freq",
+    "log_freq",
+)
 
 
 @dataclass
 class Options:
     """Arguments that every comparison takes."""
 
-    out: str | None = None  # folder of the runs, the results and the figure [runs/{script}]
-    env_id: str | None = None  # D4RL task to train and evaluate on [the toy]
-    dataset_path: str | None = None  # HDF5 or NPZ file instead of the task's download
+    out: str = ""  # folder of the runs, the results and the figure; empty: runs/{script}
+    env_id: str = ""  # task to train and evaluate on; empty: the toy
+    dataset_path: str = ""  # HDF5 or NPZ file; empty: the task's own data
     seeds: int = 3  # runs of each variant
     first_seed: int = 0  # seeds first_seed, first_seed + 1, ...
     num_updates: int = 8_000  # of every run; the paper's tasks take 2,000,000
     hidden_dim: int = 128  # width of the networks; the paper's is 256
-    num_eval_episodes: int | None = None  # episodes per evaluation [task]
+    num_eval_episodes: int = 0  # episodes per evaluation; 0: the task's
     eta: float = 0.0  # temperature of the weights (Eq. 14); 0: cloning, no critic
-    only: str | None = None  # train only variants whose title contains this
+    only: str = ""  # train only variants whose title contains this
     device: str = "cpu"  # or cuda
     compile: bool = False  # torch.compile the update
     quick: bool = False  # one seed of a few updates: shows that it works, not more
@@ -58,60 +70,8 @@ class Variant:
 
     changes: dict = field(default_factory=dict)
     replaced: dict[str, Callable] = field(default_factory=dict)
-
-
-# ---- the toy: a contextual bandit whose conditional distribution of actions is known -----------
-
-
-def toy_modes(obs: np.ndarray) -> np.ndarray:
-    """The four means of the actions at obs (n, 1): a cross turned by pi / 2 obs, (n, 4, 2)."""
-    angles = np.pi / 2 * (obs + np.arange(4))
-    return TOY_RADIUS * np.stack((np.cos(angles), np.sin(angles)), -1)
-
-
-def toy_actions(obs: np.ndarray, rng) -> tuple[np.ndarray, np.ndarray]:
-    """Actions (n, 2) of the behaviour at obs (n, 1), and their modes' numbers (n,)."""
-    mode = rng.choice(4, len(obs), p=TOY_MASSES)
-    means = toy_modes(obs)[np.arange(len(obs)), mode]
-    return means + TOY_STD * rng.standard_normal(means.shape), mode
-
-
-def toy_dataset(path: Path, rows: int = 40_000) -> None:
-    """Write the toy's data with D4RL's keys: every step is terminal, its reward is its mode's."""
-    rng = np.random.default_rng(0)
-    obs = rng.uniform(-1, 1, (rows, 1)).astype(np.float32)
-    actions, mode = toy_actions(obs, rng)
-    arrays = {"observations": obs, "actions": actions.astype(np.float32)}
-    arrays |= {"rewards": TOY_REWARDS[mode].astype(np.float32), "terminals": np.ones(rows, bool)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, **arrays)
-
-
-def toy_weighted_masses(eta: float, max_weight: float = math.inf) -> np.ndarray:
-    """The masses that exact weights (Eq. 14) give the modes; their advantages are -1, 0, 1, 2."""
-    mean = TOY_MASSES @ TOY_REWARDS
-    std = np.sqrt(TOY_MASSES @ (TOY_REWARDS - mean) ** 2)
-    weights = np.exp(eta * np.maximum(0, TOY_REWARDS - mean) / std).clip(max=max_weight)
-    return TOY_MASSES * weights / (TOY_MASSES @ weights)
-
-
-def toy_metrics(act: Callable, seed: int = 1, count: int = 10_000) -> dict:
-    """What act (n, 1) -> (n, 2) does: the share of actions beyond three standard deviations of
-    every mode (of the data: 1.1 %), and the masses of the nearest modes, of the others."""
-    obs = np.random.default_rng(seed).uniform(-1, 1, (count, 1)).astype(np.float32)
-    distance = np.linalg.norm(act(obs)[:, None] - toy_modes(obs), axis=-1)
-    on = distance.min(1) < 3 * TOY_STD
-    masses = np.bincount(distance.argmin(1)[on], minlength=4) / max(1, on.sum())
-    return {"off_mode": float(1 - on.mean()), "masses": masses.tolist()}
-
-
-def toy_energy_score(seed: int = 1, count: int = 20_000, samples: int = 16) -> float:
-    """The energy score of the behaviour itself: no policy has a lower one, but for noise."""
-    rng = np.random.default_rng(seed)
-    obs = rng.uniform(-1, 1, (count, 1))
-    drawn = np.stack([toy_actions(obs, rng)[0] for _ in range(samples)])
-    actions = toy_actions(obs, rng)[0]
-    return gtp_offline.energy_score(torch.from_numpy(drawn), torch.from_numpy(actions)).item()
+    table: int = 0  # the paper's table that it belongs to; 0: none
+    row: str = ""  # what that table calls it; empty: it is not there
 
 
 # ---- runs --------------------------------------------------------------------------------------
@@ -119,7 +79,7 @@ def toy_energy_score(seed: int = 1, count: int = 20_000, samples: int = 16) -> f
 
 @contextlib.contextmanager
 def replacing(module, functions: dict[str, Callable]):
-    """The module with some of its functions replaced, which its other functions then call."""
+    """The module with some of its names replaced, which its other functions then use."""
     usual = {name: getattr(module, name) for name in functions}
     try:
         for name, function in functions.items():
@@ -135,62 +95,128 @@ def prepare(options: Options, name: str) -> Options:
     if options.seeds < 1:
         raise ValueError(f"--seeds is {options.seeds}; it must be at least 1")
     torch.set_num_threads(1)
-    if options.quick:
-        changes = dict(seeds=1, num_updates=min(options.num_updates, 60), hidden_dim=16)
-        options = replace(options, **changes, num_eval_episodes=options.num_eval_episodes or 1)
     out = Path(options.out or f"runs/{name}")
-    if options.env_id is None and options.dataset_path is None:
-        if not (toy := out / "toy.npz").exists():
-            toy_dataset(toy)
-        options = replace(options, dataset_path=str(toy))
     out.mkdir(parents=True, exist_ok=True)
-    return replace(options, out=str(out))
+    options = replace(options, out=str(out))
+    if options.quick:
+        options = replace(
+            options,
+            seeds=1,
+            num_updates=min(options.num_updates, 60),
+            hidden_dim=16,
+            num_eval_episodes=options.num_eval_episodes or 1,
+        )
+    if options.env_id or options.dataset_path:
+        return options
+    file = out / "toy.npz"
+    if not file.exists():
+        toy.write_dataset(file)
+    return replace(options, dataset_path=str(file))
 
 
 def on_toy(options: Options) -> bool:
     """Whether prepared options train on the toy."""
-    return options.env_id is None and Path(options.dataset_path).name == "toy.npz"
+    return not options.env_id and Path(options.dataset_path).name == "toy.npz"
+
+
+def floor(options: Options) -> float | None:
+    """The energy score of the data itself, where it is known."""
+    return toy.energy_score() if on_toy(options) else None
+
+
+def arguments(variant: Variant, seed: int, options: Options):
+    """gtp_offline.Args of one run."""
+    args = gtp_offline.default_args(
+        env_id=options.env_id,
+        dataset_path=options.dataset_path,
+        literal=variant.changes.get("literal", False),
+        device=options.device,
+    )
+    args = replace(
+        args,
+        seed=seed,
+        num_updates=options.num_updates,
+        eval_freq=max(1, options.num_updates // 4),
+        hidden_dim=options.hidden_dim,
+        eta=options.eta,
+        compile=options.compile,
+        tensorboard=False,
+    )
+    if options.num_eval_episodes:
+        args = replace(args, num_eval_episodes=options.num_eval_episodes)
+    if on_toy(options):
+        args = replace(args, learning_rate=1e-3)  # as on multigoal
+    return replace(args, **variant.changes)
+
+
+def run_folder(title: str, seed: int, options: Options) -> Path:
+    """The folder of a run, named after its variant, seed and length."""
+    words = "".join(c if c.isalnum() or c in ".-" else "_" for c in title)
+    name = f"{words}__{seed}__{options.num_updates}"
+    if options.quick:
+        name += "__quick"
+    return Path(options.out) / name
 
 
 def run(title: str, variant: Variant, seed: int, options: Options) -> dict:
     """results.json of one run: trained, continued or found. `diverged` is a result, too."""
-    words = "".join(c if c.isalnum() or c in ".-" else "_" for c in title)
-    folder = Path(options.out) / f"{words}__{seed}__{options.num_updates}"
-    folder = folder.with_name(folder.name + "__quick") if options.quick else folder
+    folder = run_folder(title, seed, options)
     file = folder / "results.json"
-    given = {name: getattr(options, name) for name in ("env_id", "dataset_path", "num_updates",
-        "hidden_dim", "num_eval_episodes", "eta", "device", "compile")}  # fmt: skip
-    if on_toy(options):
-        given["learning_rate"] = 1e-3  # as on multigoal
-    given |= {"eval_freq": max(1, options.num_updates // 4), "tensorboard": False, "seed": seed}
-    given |= variant.changes
+    args = replace(arguments(variant, seed, options), run_dir=str(folder))
+    results = {"status": "absent"}
     if file.exists():
-        found = json.loads(file.read_text())
-        old = found["args"]
-        for name in given.keys() - {"dataset_path", "device"}:
-            unknown = [] if name == "env_id" else ["None"]  # None: the task's value
-            if str(given[name]) not in (*unknown, str(old[name])):  # inf is text there
-                was = f"--{name.replace('_', '-')} {old[name]}"
-                raise ValueError(f"{folder} was run with {was}; remove it or give another --out")
-        path = given["dataset_path"]
-        if old["dataset_path"] if path is None else sha256(path) != found["dataset"]["sha256"]:
-            was = f"the data {found['dataset']['path']}"
-            raise ValueError(f"{folder} was run with {was}; remove it or give another --out")
-        if found["status"] in ("finished", "diverged"):
-            return found | {"run_dir": str(folder)}
-    given["run_dir"] = str(folder)
-    if (folder / "checkpoint.pt").exists():
-        given = {"resume": str(folder), "device": options.device}
-    print(f"{folder}:", flush=True)
-    if options.compile:
-        torch._dynamo.reset()  # else the ninth run of a process stays eager
-    with replacing(gtp_offline, variant.replaced):
-        results = gtp_offline.train(gtp_offline.Args(**given))
+        results = json.loads(file.read_text())
+        check_same(results, args)
+    if results["status"] not in ("finished", "diverged"):
+        print(f"{folder}:", flush=True)
+        if (folder / "checkpoint.pt").exists():
+            saved = gtp_offline.resume_args(folder)
+            data = args.dataset_path or saved.dataset_path
+            args = replace(saved, device=options.device, dataset_path=data)
+        train(title, variant, args)
+        results = json.loads(file.read_text())
     if results["status"] == "interrupted":
         raise ValueError(f"{folder} is interrupted; the same command goes on from there")
-    about = {"variant": title, "machine": machine(options.device)}  # for tables.py
-    write_json(file, json.loads(file.read_text()) | about)
-    return results | about | {"run_dir": str(folder)}
+    about = {"variant": title, "table": variant.table, "row": variant.row}  # for tables.py
+    if any(results.get(key) != value for key, value in about.items()):
+        results |= about
+        gtp_offline.write_json(file, results)
+    return results | {"run_dir": str(folder)}
+
+
+def train(title: str, variant: Variant, args) -> None:
+    """Train gtp_offline.py with what the variant replaces, under the variant's name."""
+    if args.compile:
+        torch._dynamo.reset()  # else the ninth run of a process stays eager
+    replaced = variant.replaced | {"VARIANT": title}
+    with replacing(gtp_offline, replaced):
+        gtp_offline.train(args)
+
+
+def check_same(results: dict, args) -> None:
+    """ValueError, with the first difference, unless a run has these data and arguments."""
+    was = difference(results, args)
+    if was:
+        raise ValueError(f"{args.run_dir} was run with {was}; remove it or give another --out")
+
+
+def difference(results: dict, args) -> str:
+    """What a run has that is not in args, as an error names it; empty if it is the same."""
+    saved = results["args"]
+    task = saved["env_id"] or ""
+    if task != args.env_id:
+        return f"--env-id {shlex.quote(task)}"
+    if args.dataset_path:
+        other_data = sha256(args.dataset_path) != results["dataset"]["sha256"]
+    else:
+        other_data = bool(saved["dataset_path"])
+    if other_data:
+        return f"the data {results['dataset']['path']}"
+    for name, value in asdict(args).items():
+        plain = "inf" if value == math.inf else value  # as results.json has it
+        if name not in ELSEWHERE and saved.get(name, plain) != plain:
+            return f"--{name.replace('_', '-')} {saved[name]}"
+    return ""
 
 
 @lru_cache
@@ -202,47 +228,67 @@ def sha256(path: str) -> str:
         raise ValueError(f"--dataset-path {path} cannot be read: {error}") from error
 
 
+def load_policy(run_dir: str, **changes):
+    """The act of a run; None if it diverged before its first checkpoint."""
+    if not (Path(run_dir) / "checkpoint.pt").exists():
+        return None
+    return gtp_offline.load_policy(run_dir, **changes)
+
+
 def machine(device: str) -> str:
     """What the runs ran on."""
-    return torch.cuda.get_device_name(device) if "cuda" in device else f"{platform.machine()} CPU"
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU"
+
+
+# ---- summaries ---------------------------------------------------------------------------------
 
 
 def mean_std(values) -> list[float] | None:
     """[mean, standard deviation over the seeds] of what is known, None if nothing is."""
     known = [v for v in values if v is not None and math.isfinite(v)]
-    return [float(np.mean(known)), float(np.std(known))] if known else None
+    if not known:
+        return None
+    return [float(np.mean(known)), float(np.std(known))]
 
 
-def summary(runs: list[dict], toy: bool) -> dict:
+def summary(runs: list[dict], toy_run: bool) -> dict:
     """[mean, std] over the runs of one variant, of its last evaluation."""
     last = [results["last"] or {} for results in runs]
     scores = [row.get("energy_score_by_steps") or {} for row in last]
-    steps = sorted({k for row in scores for k in row}, key=int)
+    steps = sorted(set().union(*scores), key=int)
     row = {
         "seeds": [results["seed"] for results in runs],
         "statuses": [results["status"] for results in runs],
         "run_dirs": [results["run_dir"] for results in runs],
-        "energy_score": {k: mean_std([row.get(k) for row in scores]) for k in steps},
+        "energy_score": {k: mean_std([by_steps.get(k) for by_steps in scores]) for k in steps},
         "normalized_score": mean_std([row.get("normalized_score") for row in last]),
         "updates_per_second": mean_std([results["updates_per_second"] for results in runs]),
     }
-    if toy:
-        acts = [
-            (k, gtp_offline.load_policy(results["run_dir"], num_steps=int(k)))
-            for results in runs
-            if (Path(results["run_dir"]) / "checkpoint.pt").exists()
-            for k in steps
-        ]
-        found = [(k, toy_metrics(act)) for k, act in acts]
-        row["off_mode"] = {k: mean_std([m["off_mode"] for j, m in found if j == k]) for k in steps}
-        masses = {k: [m["masses"] for j, m in found if j == k] for k in steps}
-        row["masses"] = {k: np.mean(m, 0).tolist() if m else None for k, m in masses.items()}
+    if toy_run:
+        row |= toy_summary(row["run_dirs"], steps)
     return row
+
+
+def toy_summary(run_dirs: list[str], steps: list[str]) -> dict:
+    """What the policies of one variant do on the toy, by K: [mean, std] of the share of actions
+    off every mode, and the mean masses of the modes."""
+    off_mode = {}
+    masses = {}
+    for k in steps:
+        acts = [load_policy(folder, num_steps=int(k)) for folder in run_dirs]
+        found = [toy.metrics(act) for act in acts if act]
+        off_mode[k] = mean_std([row["off_mode"] for row in found])
+        masses[k] = None
+        if found:
+            masses[k] = np.mean([row["masses"] for row in found], 0).tolist()
+    return {"off_mode": off_mode, "masses": masses}
 
 
 def compare(name: str, options: Options, variants: dict[str, Variant]) -> dict[str, dict]:
     """{title: summary} of every variant over the seeds, also written to {out}/{name}.json."""
-    chosen = {k: v for k, v in variants.items() if (options.only or "") in k}
+    chosen = {title: v for title, v in variants.items() if options.only in title}
     if not chosen:
         raise ValueError(f"--only {options.only} is in none of {', '.join(variants)}")
     seeds = range(options.first_seed, options.first_seed + options.seeds)
@@ -256,17 +302,19 @@ def compare(name: str, options: Options, variants: dict[str, Variant]) -> dict[s
 
 def write(name: str, options: Options, table: dict) -> None:
     """Write {out}/{name}.json: the table and where it comes from."""
-    data = "toy" if on_toy(options) else options.env_id or Path(options.dataset_path).stem
-    about = {"ablation": name, "data": data, "dataset_path": options.dataset_path,
-        "num_updates": options.num_updates, "hidden_dim": options.hidden_dim, "eta": options.eta,
-        "machine": machine(options.device), "torch": torch.__version__}  # fmt: skip
-    write_json(Path(options.out) / f"{name}.json", about | {"variants": table})
-
-
-def write_json(path: Path, content: dict) -> None:
-    """All or nothing, into a folder that is made if need be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    gtp_offline.write_file(path, json.dumps(content, indent=1).encode())
+    data = options.env_id or Path(options.dataset_path).stem
+    content = {
+        "ablation": name,
+        "data": data,
+        "dataset_path": options.dataset_path,
+        "num_updates": options.num_updates,
+        "hidden_dim": options.hidden_dim,
+        "eta": options.eta,
+        "machine": machine(options.device),
+        "torch": torch.__version__,
+        "variants": table,
+    }
+    gtp_offline.write_json(Path(options.out) / f"{name}.json", content)
 
 
 # ---- what is shown -----------------------------------------------------------------------------
@@ -276,69 +324,109 @@ def cell(value, scale: float = 1, digits: int = 0) -> str:
     """Mean ± standard deviation of a [mean, std], '-' for None."""
     if value is None:
         return "-"
-    return f"{scale * value[0]:.{digits}f} ± {scale * value[1]:.{digits}f}"
+    mean, std = value
+    return f"{scale * mean:.{digits}f} ± {scale * std:.{digits}f}"
 
 
-def print_table(table: dict[str, dict], paper: dict[str, str] | None = None) -> None:
+def print_rows(heads: list[str], rows: list[list[str]]) -> None:
+    """A table in Markdown."""
+    print(" ".join(f"| {text}".strip() for text in heads) + " |")
+    print("|---" * len(heads) + "|")
+    for row in rows:
+        print(f"| {' | '.join(row)} |")
+
+
+def print_table(table: dict[str, dict], printed: dict[str, str] | None = None) -> None:
     """Markdown: energy scores x 1000 and, where known, off-mode %, score, status, the paper's."""
     first = next(iter(table.values()))
     steps = [*first["energy_score"]]
+    off_steps = [*first.get("off_mode", ())]
     scored = any(row["normalized_score"] for row in table.values())
-    heads = [f"energy score x 1000, K={k}" for k in steps]
-    heads += [f"off-mode %, K={k}" for k in first.get("off_mode", ())]
-    heads += ["score"] * scored + ["updates/s", "status"] + ["paper"] * bool(paper)
-    print("| | " + " | ".join(heads) + " |\n" + "|---" * (len(heads) + 1) + "|")
+    heads = ["", *(f"energy score x 1000, K={k}" for k in steps)]
+    heads += [f"off-mode %, K={k}" for k in off_steps]
+    heads += ["score"] if scored else []
+    heads += ["updates/s", "status"]
+    heads += ["paper"] if printed else []
+    rows = []
     for title, row in table.items():
-        cells = [cell(row["energy_score"].get(k), 1000) for k in steps]
-        cells += [cell(row["off_mode"].get(k), 100) for k in first.get("off_mode", ())]
-        cells += [cell(row["normalized_score"], 1, 1)] * scored
-        cells += [cell(row["updates_per_second"]), ", ".join(sorted({*row["statuses"]}))]
-        cells += [paper.get(title, "-")] if paper else []
-        print(f"| {title} | " + " | ".join(cells) + " |")
+        cells = [title, *(cell(row["energy_score"].get(k), 1000) for k in steps)]
+        cells += [cell(row["off_mode"].get(k), 100) for k in off_steps]
+        cells += [cell(row["normalized_score"], 1, 1)] if scored else []
+        cells += [cell(row["updates_per_second"]), statuses(row)]
+        cells += [printed.get(title, "-")] if printed else []
+        rows.append(cells)
+    print_rows(heads, rows)
 
 
-def bars(table: dict[str, dict], path: Path, title: str, floor: float | None = None) -> None:
-    """Energy score of each variant at each K, lower is better; floor: that of the data itself."""
+def statuses(row: dict) -> str:
+    """How the runs of a variant ended."""
+    return ", ".join(sorted(set(row["statuses"])))
+
+
+def seeds_text(count: int) -> str:
+    """In the title of a figure."""
+    return "1 seed" if count == 1 else f"{count} seeds"
+
+
+def new_figure(width: float, height: float):
+    """An empty figure; matplotlib is imported when the first one is drawn."""
     from matplotlib.figure import Figure
 
+    return Figure(figsize=(width, height), dpi=120, layout="constrained")
+
+
+def style(axis) -> None:
+    """The looks of every panel, after all has been drawn in it."""
+    axis.grid(alpha=0.25)
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)
+    if axis.get_legend_handles_labels()[1]:
+        axis.legend(frameon=False, fontsize=8)
+
+
+def bars(table: dict[str, dict], path: Path, title: str, data_score: float | None = None) -> None:
+    """Energy score of each variant at each K, lower is better, and that of the data itself."""
     steps = [*next(iter(table.values()))["energy_score"]]
-    figure = Figure(figsize=(7, 1.2 + 0.5 * len(table)), dpi=120, layout="constrained")
+    colors = ["#c6d4e8", "#7d9fca"] + ["#3b6fb6"] * len(steps)
+    figure = new_figure(7, 1.2 + 0.5 * len(table))
     axis = figure.subplots()
     height = 0.8 / len(steps)
     for i, k in enumerate(steps):
         pairs = [row["energy_score"].get(k) or [math.nan, 0] for row in table.values()]
         mean, std = 1000 * np.array(pairs).T
         y = np.arange(len(table)) + (i - (len(steps) - 1) / 2) * height
-        color = ("#c6d4e8", "#7d9fca", "#3b6fb6")[min(i, 2)]
-        axis.barh(y, mean, 0.9 * height, xerr=std, color=color, label=f"K = {k}")
-    if floor is not None:
-        axis.axvline(1000 * floor, color="black", lw=1, ls="--", label="the data itself")
+        axis.barh(y, mean, 0.9 * height, xerr=std, color=colors[i], label=f"K = {k}")
+    draw_data_score(axis.axvline, data_score)
     axis.set_yticks(range(len(table)), [*table])
     axis.invert_yaxis()
     axis.set(xlabel="held-out energy score x 1000, lower is better", title=title)
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False, fontsize=8)
+    style(axis)
     figure.savefig(path)
 
 
-def dress(axis) -> None:
-    """The looks of a panel of curves."""
-    axis.grid(alpha=0.25)
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False, fontsize=8)
+def draw_data_score(line: Callable, data_score: float | None) -> None:
+    """The energy score of the data itself as a line of a panel (its axvline or axhline)."""
+    if data_score is not None:
+        line(1000 * data_score, color="black", lw=1, ls="--", label="the data itself")
 
 
-def show(name: str, options: Options, table: dict, title: str, paper: dict | None = None) -> None:
+def show(name: str, options: Options, table: dict, variants: dict, title: str) -> None:
     """The table, with the paper's column for its own task and data only, and the bars."""
-    genuine = options.env_id == "hopper-medium-expert-v2" and not options.dataset_path
-    print_table(table, paper if genuine else None)
+    genuine = options.env_id == paper.TABLE_3_TASK and not options.dataset_path
+    print_table(table, printed_scores(variants) if genuine else None)
     path = Path(options.out) / f"{name}.png"
     if next(iter(table.values()))["energy_score"]:
-        bars(table, path, title, toy_energy_score() if on_toy(options) else None)
+        bars(table, path, title, floor(options))
     print(f"{path.with_suffix('.json')}, {path}")
 
 
-def main(function: Callable, kind: type[Options], argv=None) -> int:
+def printed_scores(variants: dict[str, Variant]) -> dict[str, str]:
+    """{title: the paper's score} of the variants that Table 3 has."""
+    rows = {title: variant.row for title, variant in variants.items() if variant.table == 3}
+    return {title: paper.TABLE_3[row] for title, row in rows.items() if row in paper.TABLE_3}
+
+
+def main(function: Callable, kind: type, argv=None) -> int:
     """Parse the options, call function(options) -> exit code: 0, or 1 for what cannot be done."""
     options = tyro.cli(kind, args=argv)
     try:

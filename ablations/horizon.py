@@ -15,6 +15,7 @@ enters the targets of the toy. The paper's means stand beside those on D4RL's ow
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,19 +27,26 @@ from experiment import (
     Variant,
     cell,
     compare,
-    d4rl_tasks,
-    dress,
-    gtp_offline,
+    draw_data_score,
+    floor,
+    load_policy,
     main,
     mean_std,
+    new_figure,
     on_toy,
     prepare,
-    toy_energy_score,
+    print_rows,
+    seeds_text,
+    style,
     write,
 )
 
+import offline_tasks
+
 STEPS = (1, 2, 3, 4, 5)
+LAST = STEPS[-1]  # of the run that serves every K
 TITLES = {k: f"trained with K = {k}" for k in STEPS}
+ROWS = {k: f"GTP (T={k})" for k in STEPS}  # of Table 5, which has two of them
 METRICS = {  # of a run at every K: what the axis says, factor, digits
     "energy_score": ("held-out energy score x 1000", 1000, 0),
     "off_mode": ("actions off every mode, %", 100, 0),
@@ -57,20 +65,37 @@ def variants(retrain: bool) -> dict[str, Variant]:
     """The run that serves every K and, to retrain, those with fewer steps; each is measured at
     every K, because the energy score takes seconds."""
     measured = {"EVALUATION_STEPS": {*STEPS}}
-    trained = STEPS if retrain else STEPS[-1:]
-    return {TITLES[k]: Variant({"num_steps": k}, measured) for k in trained}
+    chosen = {}
+    for k in STEPS if retrain else (LAST,):
+        chosen[TITLES[k]] = Variant({"num_steps": k}, measured, table=5, row=ROWS[k])
+    return chosen
 
 
 def episode_score(run_dir: str, num_steps: int, options: Options) -> float | None:
     """Normalized score (where a task has none: return) of a run's policy with num_steps steps, in
     the episodes of the run's own evaluations; None if it diverged before its first checkpoint."""
-    if not (Path(run_dir) / "checkpoint.pt").exists():
+    act = load_policy(run_dir, num_steps=num_steps, device=options.device)
+    if act is None:
         return None
-    act = gtp_offline.load_policy(run_dir, num_steps=num_steps, device=options.device)
-    episodes, seed = act.args.num_eval_episodes, act.args.seed + 100
-    row = d4rl_tasks.evaluate(options.env_id, act, episodes, seed)
-    known = row["normalized_score"] is not None
-    return row["normalized_score" if known else "episodic_return"]
+    args = json.loads((Path(run_dir) / "results.json").read_text())["args"]
+    seed = args["seed"] + 100
+    row = offline_tasks.evaluate(options.env_id, act, args["num_eval_episodes"], seed)
+    if row["normalized_score"] is None:
+        return row["episodic_return"]
+    return row["normalized_score"]
+
+
+def episode_scores(table: dict[str, dict], options: Options) -> None:
+    """Add to each row, as `score`, {K: [mean, std]} over its runs: the last one's at every K, the
+    others' at their own, because episodes take their time."""
+    for k, title in TITLES.items():
+        if title not in table:
+            continue
+        run_dirs = table[title]["run_dirs"]
+        scores = {}
+        for j in STEPS if k == LAST else (k,):
+            scores[str(j)] = mean_std([episode_score(folder, j, options) for folder in run_dirs])
+        table[title]["score"] = scores
 
 
 def curves(table: dict[str, dict]) -> dict[str, dict[str, dict]]:
@@ -78,49 +103,65 @@ def curves(table: dict[str, dict]) -> dict[str, dict[str, dict]]:
     runs with fewer steps were trained, every K with its own."""
     found = {}
     for metric in METRICS:
-        rows = {k: table[title].get(metric) or {} for k, title in TITLES.items() if title in table}
-        once = {k: rows.get(STEPS[-1], {}).get(str(k)) for k in STEPS}
-        same = {k: row.get(str(k)) for k, row in rows.items()} if {*rows} - {STEPS[-1]} else {}
-        both = {f"trained once, K = {STEPS[-1]}": once, "trained with the same K": same}
-        both = {label: {k: v for k, v in curve.items() if v} for label, curve in both.items()}
-        found[metric] = {label: curve for label, curve in both.items() if curve}
-    return {metric: by_label for metric, by_label in found.items() if by_label}
+        rows = {k: table[title].get(metric, {}) for k, title in TITLES.items() if title in table}
+        once = known({k: rows.get(LAST, {}).get(str(k)) for k in STEPS})
+        same = known({k: row.get(str(k)) for k, row in rows.items()})
+        by_label = {}
+        if once:
+            by_label[f"trained once, K = {LAST}"] = once
+        if same and set(rows) != {LAST}:
+            by_label["trained with the same K"] = same
+        if by_label:
+            found[metric] = by_label
+    return found
+
+
+def known(curve: dict[int, list[float] | None]) -> dict[int, list[float]]:
+    """The points of a curve that there are."""
+    return {k: pair for k, pair in curve.items() if pair}
 
 
 def paper_scores(options: Options) -> dict[int, str]:
     """The paper's Table 5 at its two K, empty unless the data are D4RL's own."""
-    row = paper.TABLE_5.get(options.env_id, {}) if options.dataset_path is None else {}
-    return {k: row[f"GTP (T={k})"] for k in STEPS if f"GTP (T={k})" in row}
+    if options.dataset_path:
+        return {}
+    row = paper.TABLE_5.get(options.env_id, {})
+    return {k: row[name] for k, name in ROWS.items() if name in row}
 
 
 def print_curves(found: dict, printed: dict[int, str]) -> None:
     """Markdown: one row for every K, the paper's score last."""
-    columns = [(METRICS[m], label, c) for m, by in found.items() for label, c in by.items()]
-    heads = [f"{name}, {label}" for (name, *_), label, _ in columns] + ["paper"] * bool(printed)
-    print("| K | " + " | ".join(heads) + " |\n" + "|---" * (len(heads) + 1) + "|")
-    for k in STEPS:
-        cells = [cell(curve.get(k), scale, digits) for (_, scale, digits), _, curve in columns]
-        cells += [printed.get(k, "-")] * bool(printed)
-        print(f"| {k} | " + " | ".join(cells) + " |")
+    heads = ["K"]
+    rows = [[str(k)] for k in STEPS]
+    for metric, by_label in found.items():
+        name, scale, digits = METRICS[metric]
+        for label, curve in by_label.items():
+            heads.append(f"{name}, {label}")
+            for k, row in zip(STEPS, rows, strict=True):
+                row.append(cell(curve.get(k), scale, digits))
+    if printed:
+        heads.append("paper")
+        for k, row in zip(STEPS, rows, strict=True):
+            row.append(printed.get(k, "-"))
+    print_rows(heads, rows)
 
 
-def draw(found: dict, path: Path, title: str, floor: float | None) -> None:
-    """Every metric against K with ± std over the seeds; floor: energy score of the data itself."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.4 * len(found), 3.6), dpi=120, layout="constrained")
-    for axis, (metric, by_label) in zip(
-        figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True
-    ):
+def draw(found: dict, path: Path, title: str, data_score: float | None) -> None:
+    """Every metric against K with ± std over the seeds."""
+    figure = new_figure(4.4 * len(found), 3.6)
+    axes = figure.subplots(1, len(found), squeeze=False)[0]
+    for axis, (metric, by_label) in zip(axes, found.items(), strict=True):
         name, scale, _ = METRICS[metric]
-        for (label, curve), color in zip(by_label.items(), ("#3b6fb6", "#d1662b"), strict=False):
+        for label, curve in by_label.items():
+            color = "#3b6fb6" if "once" in label else "#d1662b"
+            steps = [*curve]
             mean, std = scale * np.array([*curve.values()]).T
-            axis.plot([*curve], mean, marker="o", color=color, label=label)
-            axis.fill_between([*curve], mean - std, mean + std, color=color, alpha=0.2, lw=0)
-        if metric == "energy_score" and floor is not None:
-            axis.axhline(1000 * floor, color="black", lw=1, ls="--", label="the data itself")
+            axis.plot(steps, mean, marker="o", color=color, label=label)
+            axis.fill_between(steps, mean - std, mean + std, color=color, alpha=0.2, lw=0)
+        if metric == "energy_score":
+            draw_data_score(axis.axhline, data_score)
         axis.set(xlabel="K, steps of the sampler", ylabel=name, xticks=STEPS)
-        dress(axis)
+        style(axis)
     figure.suptitle(title)
     figure.savefig(path)
 
@@ -133,20 +174,20 @@ def run(options: Arguments) -> None:
     if options.retrain and on_toy(options):
         raise ValueError("--retrain on the toy, where every step is terminal; give --env-id")
     table = compare("horizon", options, variants(options.retrain))
-    for k, title in TITLES.items() if options.env_id else ():
-        if title in table:
-            runs = table[title]["run_dirs"]
-            table[title]["score"] = {
-                str(j): mean_std([episode_score(folder, j, options) for folder in runs])
-                for j in (STEPS if k == STEPS[-1] else [k])  # episodes take their time
-            }
+    if options.env_id:
+        episode_scores(table, options)
     write("horizon", options, table)
-    if not (found := curves(table)):
+    found = curves(table)
+    if not found:
         raise ValueError(f"nothing to compare: every run in {options.out} diverged")
     print_curves(found, paper_scores(options))
     path = Path(options.out) / "horizon.png"
-    floor, seeds = toy_energy_score() if on_toy(options) else None, options.seeds
-    draw(found, path, f"Steps of the sampler, mean ± std of {seeds} seed{'s' * (seeds > 1)}", floor)
+    draw(
+        found,
+        path,
+        f"Steps of the sampler, mean ± std of {seeds_text(options.seeds)}",
+        floor(options),
+    )
     print(f"{path.with_suffix('.json')}, {path}")
 
 

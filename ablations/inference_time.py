@@ -30,9 +30,20 @@ from pathlib import Path
 import numpy as np
 import paper
 import torch
-from experiment import cell, d4rl_tasks, gtp_offline, machine, main, mean_std, write_json
+from experiment import (
+    cell,
+    gtp_offline,
+    machine,
+    main,
+    mean_std,
+    new_figure,
+    print_rows,
+    style,
+)
 
-TASK = "halfcheetah-medium-expert-v2"
+import offline_tasks
+
+TASK = paper.TABLE_6_TASK
 POLICIES = {  # title, the paper's unless candidates are chosen: script, steps, candidates
     "Diffusion (T = 5)": ("diffusion_ql", 5, 1),
     "Consistency (T = 2)": ("consistency_ac", 2, 1),
@@ -50,7 +61,7 @@ class Arguments:
 
     out: str = "runs/inference_time"  # folder of the results and the figure
     env_id: str = TASK  # task whose shapes the networks have
-    checkpoints: tuple[str, ...] = ()  # run directories of trained policies [untrained ones]
+    checkpoints: tuple[str, ...] = ()  # run directories of trained policies; none: untrained ones
     num_eval_episodes: int = 100  # episodes that a trained policy plays for its score
     seeds: int = 3  # initialisations of the untrained networks
     rounds: int = 60  # turns of every policy
@@ -60,54 +71,94 @@ class Arguments:
     quick: bool = False  # a few rounds of small networks: shows that it works, not more
 
 
-def trained(options: Arguments) -> dict[str, list[tuple[Path, dict]]]:
+@dataclass
+class Policy:
+    """A row of the table: an act for each trained run or else for each initialisation."""
+
+    acts: list[Callable]
+    seeds: list[int]
+    trained: bool
+
+
+def trained_runs(options: Arguments) -> dict[str, list[tuple[Path, dict]]]:
     """{script: [(run directory, its arguments)]} of --checkpoints; ValueError if one is not of a
     finished run of the three scripts on the task."""
     found = {script: [] for script, *_ in POLICIES.values()}
     for folder in map(Path, options.checkpoints):
         file = folder / "results.json"
         results = json.loads(file.read_text()) if file.is_file() else {}
-        if results.get("algorithm") not in found or results["status"] != "finished":
+        script = results.get("algorithm")
+        if script not in found or results["status"] != "finished":
             raise ValueError(f"--checkpoints {folder} is no finished run of {', '.join(found)}")
-        if (task := results["env_id"]) != options.env_id:
+        task = results["env_id"]
+        if task != options.env_id:
             raise ValueError(f"--checkpoints {folder} is of {task}; give --env-id {task}")
-        found[results["algorithm"]].append((folder, results["args"]))
+        found[script].append((folder, results["args"]))
     return found
 
 
-def policies(options: Arguments) -> dict[str, tuple[list[Callable], bool]]:
-    """{title: (acts, whether they are trained)}, an act for each checkpoint or else each seed."""
-    checkpoints, found = trained(options), {}
-    for title, (script, steps, candidates) in POLICIES.items():
-        module, acts = import_module(script), []
-        changes = dict(num_steps=steps, num_candidates=candidates, device=options.device)
-        for folder, args in checkpoints[script]:
-            if script == "diffusion_ql" and args["num_steps"] != steps:
-                raise ValueError(f"--checkpoints {folder} has T = {args['num_steps']}, not {steps}")
-            if args["eta"] > 0 or args["num_candidates"] > 1 or candidates == 1:
-                acts.append(module.load_policy(folder, **changes))  # else: its critic is missing
-        found[title] = acts, bool(acts)
-        for seed in () if acts else range(options.seeds):
-            args = module.Args(env_id=options.env_id, hidden_dim=options.hidden_dim, **changes)
-            args = module.resolve_args(args)
-            torch.manual_seed(seed)
-            nets = module.make_networks(args, *d4rl_tasks.task_dims(options.env_id)[:2])
-            found[title][0].append(module.make_act(nets.to(options.device), args, seed))
+def trained_policy(title: str, runs: list[tuple[Path, dict]], device: str) -> Policy:
+    """A row from its script's runs, less those without the critic it takes."""
+    script, steps, candidates = POLICIES[title]
+    policy = Policy([], [], trained=True)
+    for folder, args in runs:
+        if script == "diffusion_ql" and args["num_steps"] != steps:
+            raise ValueError(f"--checkpoints {folder} has T = {args['num_steps']}, not {steps}")
+        has_critic = args["eta"] > 0 or args["num_candidates"] > 1
+        if has_critic or candidates == 1:
+            act = import_module(script).load_policy(
+                folder, num_steps=steps, num_candidates=candidates, device=device
+            )
+            policy.acts.append(act)
+            policy.seeds.append(args["seed"])
+    return policy
+
+
+def untrained_policy(title: str, options: Arguments) -> Policy:
+    """A row with networks as they are initialised."""
+    script, steps, candidates = POLICIES[title]
+    module = import_module(script)
+    args = replace(
+        module.default_args(env_id=options.env_id, device=options.device),
+        hidden_dim=options.hidden_dim,
+        num_steps=steps,
+        num_candidates=candidates,
+    )
+    obs_dim, action_dim, _ = offline_tasks.task_dims(options.env_id)
+    policy = Policy([], [*range(options.seeds)], trained=False)
+    for seed in policy.seeds:
+        torch.manual_seed(seed)
+        nets = module.make_networks(args, obs_dim, action_dim).to(options.device)
+        policy.acts.append(module.make_act(nets, args, seed))
+    return policy
+
+
+def policies(options: Arguments) -> dict[str, Policy]:
+    """{title: policy} of every row."""
+    runs = trained_runs(options)
+    found = {}
+    for title, (script, *_) in POLICIES.items():
+        policy = trained_policy(title, runs[script], options.device)
+        if not policy.acts:
+            policy = untrained_policy(title, options)
+        found[title] = policy
     return found
 
 
 def measure(acts: dict[str, list[Callable]], obs_dim: int, rounds: int, calls: int) -> dict:
     """{title: milliseconds per action (rounds, len(acts))}, all policies in turn in every round."""
-    obs = np.random.default_rng(0).standard_normal((calls + 1, obs_dim), dtype=np.float32)
+    rng = np.random.default_rng(0)
+    warm_up, *obs = rng.standard_normal((calls + 1, obs_dim), dtype=np.float32)
     times = {title: np.zeros((rounds, len(several))) for title, several in acts.items()}
     for turn in range(rounds):
         for title, several in acts.items():
             for i, act in enumerate(several):
-                act(obs[0])  # fetches its weights into the caches
+                act(warm_up)  # fetches its weights into the caches
                 began = time.perf_counter()
-                for row in obs[1:]:
+                for row in obs:
                     act(row)  # ends with the action on the CPU: kernels on a GPU are awaited
-                times[title][turn, i] = 1e3 * (time.perf_counter() - began) / calls
+                seconds = time.perf_counter() - began
+                times[title][turn, i] = 1e3 * seconds / calls
     return times
 
 
@@ -119,94 +170,137 @@ def quartiles(values) -> list[float]:
 def summary(times: dict[str, np.ndarray], printed: dict[str, str]) -> dict[str, dict]:
     """{title: row} of times and ratios, the latter per round, and the printed ones or None."""
     base = times[BASE].mean(1)
-    paper_ms = {title: float(text) for title, text in printed.items()}
-    return {
-        title: {
+    table = {}
+    for title, values in times.items():
+        table[title] = {
             "milliseconds": quartiles(values),
             "ratio": quartiles(values.mean(1) / base),
-            "paper_milliseconds": paper_ms.get(title),
-            "paper_ratio": paper_ms[title] / paper_ms[BASE] if title in paper_ms else None,
+            "paper_milliseconds": None,
+            "paper_ratio": None,
         }
-        for title, values in times.items()
-    }
+        if title in printed:
+            milliseconds = float(printed[title])
+            table[title]["paper_milliseconds"] = milliseconds
+            table[title]["paper_ratio"] = milliseconds / float(printed[BASE])
+    return table
 
 
-def print_rows(table: dict[str, dict]) -> None:
+def score(policy: Policy, options: Arguments) -> list[float] | None:
+    """[mean, std] of the normalized scores of a trained row's policies, None of others."""
+    if not policy.trained:
+        return None
+    scores = []
+    for act, seed in zip(policy.acts, policy.seeds, strict=True):
+        row = offline_tasks.evaluate(options.env_id, act, options.num_eval_episodes, seed + 100)
+        scores.append(row["normalized_score"])
+    return mean_std(scores)
+
+
+def optional(value: float | None) -> str:
+    """A number of the paper, '-' where it has none."""
+    return "-" if value is None else f"{value:.2f}"
+
+
+def print_policies(table: dict[str, dict]) -> None:
     """Markdown: a row for every policy."""
     scored = any(row["score"] for row in table.values())
-    heads = ["ms per action (quartiles)", "ratio", "paper: ms", "ratio", "weights", "score"]
-    heads = heads if scored else heads[:-1]
-    print("| | " + " | ".join(heads) + " |\n" + "|---" * (len(heads) + 1) + "|")
-    show = lambda value: "-" if value is None else f"{value:.2f}"  # noqa: E731
+    heads = ["", "ms per action (quartiles)", "ratio", "paper: ms", "ratio", "weights"]
+    heads += ["score"] if scored else []
+    rows = []
     for title, row in table.items():
-        (ms, *ends), (ratio, *_) = row["milliseconds"], row["ratio"]
-        cells = [f"{ms:.2f} ({ends[0]:.2f} to {ends[1]:.2f})", f"{ratio:.2f}"]
-        cells += [show(row["paper_milliseconds"]), show(row["paper_ratio"])]
-        cells += ["trained" if row["trained"] else "untrained"]
-        cells += [cell(row["score"], 1, 1)] * scored
-        print(f"| {title} | " + " | ".join(cells) + " |")
+        ms, low, high = row["milliseconds"]
+        cells = [
+            title,
+            f"{ms:.2f} ({low:.2f} to {high:.2f})",
+            f"{row['ratio'][0]:.2f}",
+            optional(row["paper_milliseconds"]),
+            optional(row["paper_ratio"]),
+            "trained" if row["trained"] else "untrained",
+        ]
+        cells += [cell(row["score"], 1, 1)] if scored else []
+        rows.append(cells)
+    print_rows(heads, rows)
 
 
 def draw(table: dict[str, dict], path: Path, title: str) -> None:
     """Bars of ratios with quartiles, milliseconds beside them, the paper's ratios as diamonds."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 1.2 + 0.45 * len(table)), dpi=120, layout="constrained")
-    axis, rows, y = figure.subplots(), [*table.values()], np.arange(len(table))
-    middle, low, high = np.array([row["ratio"] for row in rows]).T
+    figure = new_figure(8, 1.2 + 0.45 * len(table))
+    axis = figure.subplots()
+    y = np.arange(len(table))
+    middle, low, high = np.array([row["ratio"] for row in table.values()]).T
     colors = ["#3b6fb6" if name.startswith("GTP") else "#b9c3d1" for name in table]
     axis.barh(y, middle, xerr=[middle - low, high - middle], color=colors, capsize=2)
-    for i, row in enumerate(rows):
-        ms = row["milliseconds"][0]
-        most = max(high[i], row["paper_ratio"] or 0)
-        axis.annotate(f"{ms:.2f} ms", (most, i), (8, 0), textcoords="offset points", va="center")
-    ratios = [(row["paper_ratio"], i) for i, row in enumerate(rows) if row["paper_ratio"]]
-    if ratios:
-        axis.plot(*np.array(ratios).T, "kD", ms=5, label="the paper, on its machine")
-        axis.legend(frameon=False, fontsize=8)
+    printed = [row["paper_ratio"] or 0 for row in table.values()]
+    for i, row in enumerate(table.values()):
+        axis.annotate(
+            f"{row['milliseconds'][0]:.2f} ms",
+            xy=(max(high[i], printed[i]), i),
+            xytext=(8, 0),
+            textcoords="offset points",
+            va="center",
+        )
+    known = np.flatnonzero(printed)
+    if len(known):
+        ratios = np.array(printed)[known]
+        axis.plot(ratios, known, "kD", ms=5, label="the paper, on its machine")
     axis.set_yticks(y, [*table])
     axis.invert_yaxis()
     axis.margins(x=0.15)
     axis.set(xlabel=f"time per action, divided by that of {BASE}", title=title)
-    axis.spines[["top", "right"]].set_visible(False)
+    style(axis)
     figure.savefig(path)
+
+
+def check(options: Arguments) -> None:
+    """ValueError for counts, a task or a device that cannot be."""
+    counts = {
+        "--seeds": options.seeds,
+        "--rounds": options.rounds,
+        "--calls": options.calls,
+        "--num-eval-episodes": options.num_eval_episodes,
+    }
+    for flag, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{flag} is {count}; it must be at least 1")
+    args = gtp_offline.default_args(env_id=options.env_id, device=options.device)
+    gtp_offline.check_args(args)
 
 
 def run(options: Arguments) -> None:
     """Measure, play where there are checkpoints, tabulate and draw."""
-    if min(options.seeds, options.rounds, options.calls, options.num_eval_episodes) < 1:
-        raise ValueError(
-            "--seeds, --rounds, --calls and --num-eval-episodes must be at least 1, not "
-            f"{options.seeds}, {options.rounds}, {options.calls} and {options.num_eval_episodes}"
-        )
-    gtp_offline.resolve_args(gtp_offline.Args(env_id=options.env_id, device=options.device))
+    check(options)
     torch.set_num_threads(1)
     if options.quick:
-        changes = dict(seeds=1, rounds=3, calls=5, hidden_dim=16, num_eval_episodes=1)
-        options = replace(options, **changes)
-    chosen = policies(options)
-    obs_dim = d4rl_tasks.task_dims(options.env_id)[0]
-    scores = {}
-    for title, (several, is_trained) in chosen.items():  # before the timing draws any noise
-        episodes, seeds = options.num_eval_episodes, [act.args.seed + 100 for act in several]
-        rows = [
-            d4rl_tasks.evaluate(options.env_id, act, episodes, seed)["normalized_score"]
-            for act, seed in zip(several, seeds, strict=True)
-            if is_trained
-        ]
-        scores[title] = mean_std(rows)
-    acts = {title: several for title, (several, _) in chosen.items()}
-    printed = paper.TABLE_6 if options.env_id == TASK else {}
-    table = summary(measure(acts, obs_dim, options.rounds, options.calls), printed)
-    for title, (several, is_trained) in chosen.items():
-        table[title] |= {"trained": is_trained, "policies": len(several), "score": scores[title]}
-    where = machine(options.device) + ", one thread" * ("cuda" not in options.device)
-    about = {"ablation": "inference_time", "data": options.env_id, "hidden_dim": options.hidden_dim,
-        "rounds": options.rounds, "calls": options.calls, "machine": where,
-        "torch": torch.__version__, "variants": table}  # fmt: skip
+        options = replace(options, seeds=1, rounds=3, calls=5, hidden_dim=16, num_eval_episodes=1)
+    rows = policies(options)
+    scores = {title: score(policy, options) for title, policy in rows.items()}  # draws noise: first
+    acts = {title: policy.acts for title, policy in rows.items()}
+    obs_dim = offline_tasks.task_dims(options.env_id)[0]
+    times = measure(acts, obs_dim, options.rounds, options.calls)
+    table = summary(times, paper.TABLE_6 if options.env_id == TASK else {})
+    for title, policy in rows.items():
+        table[title] |= {
+            "trained": policy.trained,
+            "policies": len(policy.acts),
+            "score": scores[title],
+        }
+    where = machine(options.device)
+    if not options.device.startswith("cuda"):
+        where += ", one thread"
+    content = {
+        "ablation": "inference_time",
+        "data": options.env_id,
+        "hidden_dim": options.hidden_dim,
+        "rounds": options.rounds,
+        "calls": options.calls,
+        "machine": where,
+        "torch": torch.__version__,
+        "variants": table,
+    }
     path = Path(options.out) / "inference_time.png"
-    write_json(path.with_suffix(".json"), about)
-    print_rows(table)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    gtp_offline.write_json(path.with_suffix(".json"), content)
+    print_policies(table)
     draw(table, path, f"One action for one observation, {where}")
     print(f"{path.with_suffix('.json')}, {path}")
 

@@ -22,11 +22,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from experiment import TOY_RADIUS, Options, Variant, cell, compare, main, on_toy, prepare, show
-from matplotlib.figure import Figure
-from paper import TABLE_3
-
-import gtp_offline
+import toy
+from experiment import (
+    Options,
+    Variant,
+    cell,
+    compare,
+    gtp_offline,
+    load_policy,
+    main,
+    new_figure,
+    on_toy,
+    prepare,
+    show,
+)
 
 cloning_loss = gtp_offline.actor_loss
 sample_with_gradient = inspect.unwrap(gtp_offline.sample_actions)  # it is under torch.no_grad
@@ -47,42 +56,48 @@ def actor_loss(nets, obs, actions, noise, t, u, s, weights, args, coefficient: f
     of two uses of the same critic, and the one that exaggerates less. The critic itself does not
     learn from this loss, since gradient_step asks for the gradient of the actor alone."""
     # eta > 0 makes the critic (and V); the weights that come with it have no part in L_BC
-    weights = torch.ones_like(weights)
-    loss, metrics = cloning_loss(nets, obs, actions, noise, t, u, s, weights, args)
+    ones = torch.ones_like(weights)
+    cloning, metrics = cloning_loss(nets, obs, actions, noise, t, u, s, ones, args)
     # The noise of x_t serves the sampler too: z in common does not change a sum of expectations
     times = gtp_offline.sampling_times(args.num_steps, args)
     policy = sample_with_gradient(nets["actor"], obs, noise, times)
     q_loss = -nets["critic"](obs, policy).amin(0).mean()
-    loss = loss + coefficient * q_loss
-    return loss, metrics | {"actor": loss, "q": q_loss}
+    loss = cloning + coefficient * q_loss
+    return loss, {**metrics, "actor": loss, "q": q_loss}
 
 
 def variants(coefficients=Arguments.coefficients) -> dict[str, Variant]:
     """GTP, and cloning with a linear Q term for each lambda."""
-    chosen = {"GTP": Variant()}
+    chosen = {"GTP": Variant(table=3, row="GTP")}
     for c in coefficients:
-        loss = partial(actor_loss, coefficient=c)
-        chosen[f"linear Q, lambda = {c}"] = Variant(replaced={"actor_loss": loss})
+        title = f"linear Q, lambda = {c}"
+        replaced = {"actor_loss": partial(actor_loss, coefficient=c)}
+        chosen[title] = Variant(replaced=replaced, table=3, row=title)
     return chosen
 
 
-def draw_actions(table: dict[str, dict], steps: list[str], path: Path) -> None:
-    """2,000 actions of every variant's first seed at each K, turned back by pi / 2 obs."""
-    obs = np.random.default_rng(1).uniform(-1, 1, (2_000, 1)).astype(np.float32)
-    modes = TOY_RADIUS * 1j ** np.arange(4)  # to the right of reward 0, then 1 (up), 2 and 3
-    figure = Figure((2.3 * len(steps), 2.5 * len(table)), dpi=120, layout="constrained")
-    panels = iter(figure.subplots(len(table), len(steps), squeeze=False).flat)
-    for title, row in table.items():
-        for k, axis in zip(steps, panels, strict=False):
-            if (Path(row["run_dirs"][0]) / "checkpoint.pt").exists():  # else it diverged before
-                act = gtp_offline.load_policy(row["run_dirs"][0], num_steps=int(k))
-                actions = act(obs).astype(float).view(complex) * np.exp(-0.5j * np.pi * obs)
-                axis.scatter(actions.real, actions.imag, s=1, color="#3b6fb6")
-            axis.scatter(modes.real, modes.imag, s=60, facecolors="none", edgecolors="black")
-            axis.set(aspect="equal", xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), xticks=[], yticks=[])
-            off = f"off-mode {cell(row['off_mode'].get(k), 100)} %"
-            axis.set_title(f"{title}\nK = {k}, {off}", fontsize=8)
+def draw_actions(table: dict[str, dict], path: Path) -> None:
+    """Actions of every variant's first seed at each K, turned back by pi / 2 obs."""
+    steps = sorted({k for row in table.values() for k in row["off_mode"]})
+    figure = new_figure(2.3 * len(steps), 2.5 * len(table))
+    panels = figure.subplots(len(table), len(steps), squeeze=False)
+    for (title, row), axes in zip(table.items(), panels, strict=True):
+        for k, axis in zip(steps, axes, strict=True):
+            off = cell(row["off_mode"].get(k), 100)
+            draw_panel(axis, load_policy(row["run_dirs"][0], num_steps=int(k)))
+            axis.set_title(f"{title}\nK = {k}, off-mode {off} %", fontsize=8)
     figure.savefig(path)
+
+
+def draw_panel(axis, act) -> None:
+    """2,000 actions, if there is a policy, and the modes: reward 0 to the right, 1 up, 2, 3."""
+    obs = np.random.default_rng(1).uniform(-1, 1, (2_000, 1)).astype(np.float32)
+    if act:
+        actions = act(obs).astype(float).view(complex) * np.exp(-0.5j * np.pi * obs)
+        axis.scatter(actions.real, actions.imag, s=1, color="#3b6fb6")
+    x, y = toy.modes(np.zeros((1, 1)))[0].T
+    axis.scatter(x, y, s=60, facecolors="none", edgecolors="black")
+    axis.set(aspect="equal", xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), xticks=[], yticks=[])
 
 
 def run(options: Arguments) -> None:
@@ -90,10 +105,11 @@ def run(options: Arguments) -> None:
     if not options.eta > 0:
         raise ValueError(f"--eta is {options.eta}; give more than 0, or there is no critic")
     options = prepare(options, "linear_q")
-    table = compare("linear_q", options, variants(options.coefficients))
-    show("linear_q", options, table, "Guidance by the critic", TABLE_3)
-    if on_toy(options) and (steps := max((row["off_mode"] for row in table.values()), key=len)):
-        draw_actions(table, [*steps], Path(options.out) / "linear_q_actions.png")
+    chosen = variants(options.coefficients)
+    table = compare("linear_q", options, chosen)
+    show("linear_q", options, table, chosen, "Guidance by the critic")
+    if on_toy(options) and any(row["off_mode"] for row in table.values()):
+        draw_actions(table, Path(options.out) / "linear_q_actions.png")
 
 
 if __name__ == "__main__":

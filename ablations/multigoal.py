@@ -14,26 +14,26 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-import tyro
-from matplotlib.figure import Figure
+from experiment import gtp_offline, main, new_figure, seeds_text
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import d4rl_tasks
+import offline_tasks
 
 ENV_ID = "multigoal-v0"
 POLICIES = {  # script: title of its panel
-    "gtp_offline": "GTP, eta = 0", "gtp_bc": "GTP-BC",
-    "diffusion_ql": "Diffusion-BC", "consistency_ac": "Consistency-BC",
-}  # fmt: skip
+    "gtp_offline": "GTP, eta = 0",
+    "gtp_bc": "GTP-BC",
+    "diffusion_ql": "Diffusion-BC",
+    "consistency_ac": "Consistency-BC",
+}
 
 
 @dataclass
-class Options:
+class Arguments:
     """The multi-goal comparison."""
 
     out: str = "runs/multigoal"  # folder of the runs, the table and the figure
@@ -43,91 +43,106 @@ class Options:
     device: str = "cpu"  # or cuda
 
 
-def run(name: str, seed: int, options: Options) -> dict:
+def run_one(name: str, seed: int, options: Arguments) -> dict:
     """The results of a script's run with a seed: trained, continued or found in options.out."""
     script = importlib.import_module(name)
     folder = Path(options.out) / f"{name}__{seed}__{options.num_updates}"
-    folder = folder.with_name(folder.name + "__quick") if options.quick else folder
+    if options.quick:
+        folder = folder.with_name(f"{folder.name}__quick")
     file = folder / "results.json"
-    if file.exists() and (found := json.loads(file.read_text()))["status"] == "finished":
-        return found | {"args": found["args"] | {"run_dir": str(folder)}}  # it may have been moved
+    if file.exists():
+        results = json.loads(file.read_text())
+        if results["status"] == "finished":
+            results["args"]["run_dir"] = str(folder)  # it may have been moved
+            return results
     if (folder / "checkpoint.pt").exists():
-        results = script.train(script.Args(resume=str(folder), device=options.device))
+        args = replace(script.resume_args(folder), device=options.device)
     else:
-        cloning = {} if name == "gtp_bc" else {"eta": 0.0, "num_candidates": 1}
-        results = script.train(script.Args(
-            env_id=ENV_ID, run_dir=str(folder), seed=seed, device=options.device,
-            num_updates=options.num_updates, eval_freq=max(1, options.num_updates // 4),
-            hidden_dim=64 if options.quick else 256, tensorboard=False, **cloning,
-        ))  # fmt: skip
+        args = replace(arguments(script, options), seed=seed, run_dir=str(folder))
+    results = script.train(args)
     if results["status"] != "finished":
         raise ValueError(f"{folder} is {results['status']}; the same command goes on from there")
     return results
 
 
+def arguments(script, options: Arguments):
+    """A script's Args for cloning without a critic."""
+    args = replace(
+        script.default_args(env_id=ENV_ID, device=options.device),
+        num_updates=options.num_updates,
+        eval_freq=max(1, options.num_updates // 4),
+        tensorboard=False,
+    )
+    if options.quick:
+        args = replace(args, hidden_dim=64, num_holdout=200, num_eval_episodes=100)
+    if hasattr(args, "eta"):  # gtp_bc.py only clones
+        args = replace(args, eta=0.0, num_candidates=1)
+    return args
+
+
 def summary(runs: list[dict]) -> dict:
     """Means and, over the seeds, standard deviations of what the figure says."""
+    args = runs[0]["args"]
     goals = np.array([results["last"]["goal_fractions"] for results in runs])
-    times = [results["milliseconds_per_action"] for results in runs]
-    energies = [results["last"]["energy_score"] for results in runs]
     return {
         "seeds": [results["seed"] for results in runs],
-        "num_updates": runs[0]["num_updates"], "num_steps": runs[0]["args"]["num_steps"],
-        "num_episodes": runs[0]["args"]["num_eval_episodes"],
-        "goal_fractions": goals.mean(0).tolist(), "goal_fractions_std": goals.std(0).tolist(),
-        "reaches_none": float(1 - goals.sum(1).mean()), "energy_score": float(np.mean(energies)),
-        "milliseconds_per_action": float(np.mean(times)),
-        "updates_per_second": float(np.mean([results["updates_per_second"] for results in runs])),
+        "num_updates": runs[0]["num_updates"],
+        "num_steps": args["num_steps"],
+        "num_episodes": args["num_eval_episodes"],
+        "goal_fractions": goals.mean(0).tolist(),
+        "goal_fractions_std": goals.std(0).tolist(),
+        "reaches_none": float(1 - goals.sum(1).mean()),
+        "energy_score": mean([results["last"]["energy_score"] for results in runs]),
+        "milliseconds_per_action": mean([results["milliseconds_per_action"] for results in runs]),
+        "updates_per_second": mean([results["updates_per_second"] for results in runs]),
         "run_dirs": [results["args"]["run_dir"] for results in runs],
-    }  # fmt: skip
+    }
+
+
+def mean(values: list[float]) -> float:
+    """As a number that JSON can have."""
+    return float(np.mean(values))
 
 
 def draw(table: dict[str, dict], path: Path) -> None:
     """One panel for each policy, its numbers below."""
-    figure = Figure(figsize=(3.4 * len(table), 4.4), dpi=120, layout="constrained")
-    axes = np.atleast_1d(figure.subplots(1, len(table)))
+    figure = new_figure(3.4 * len(table), 4.4)
+    axes = figure.subplots(1, len(table), squeeze=False)[0]
     for axis, (name, row) in zip(axes, table.items(), strict=True):
         act = importlib.import_module(name).load_policy(row["run_dirs"][0])
-        d4rl_tasks.draw_trajectories(axis, ENV_ID, act, seed=0)
+        offline_tasks.draw_trajectories(axis, ENV_ID, act, seed=0)
         steps = "1 step" if row["num_steps"] == 1 else f"{row['num_steps']} steps"
         axis.set_title(f"{POLICIES[name]}, {steps}")
         goals = " / ".join(f"{100 * fraction:.0f}" for fraction in row["goal_fractions"])
-        axis.set_xlabel(
-            f"goals {goals} %, none {100 * row['reaches_none']:.0f} %\n"
-            f"{row['milliseconds_per_action']:.2f} ms per action"
-        )
-    seeds, updates = len(row["seeds"]), row["num_updates"]
-    figure.suptitle(f"{updates:,} updates; numbers: mean of {seeds} seed{'s' * (seeds > 1)}")
+        none = f"{100 * row['reaches_none']:.0f}"
+        times = f"{row['milliseconds_per_action']:.2f} ms per action"
+        axis.set_xlabel(f"goals {goals} %, none {none} %\n{times}")
+    seeds = seeds_text(len(row["seeds"]))
+    figure.suptitle(f"{row['num_updates']:,} updates; numbers: mean of {seeds}")
     figure.savefig(path)
 
 
-def main() -> int:
-    """Exit code: 0, or 1 for what cannot be trained, read or written."""
-    options = tyro.cli(Options)
-    try:
-        if options.seeds < 1:
-            raise ValueError(f"--seeds is {options.seeds}; it must be at least 1")
-        if options.quick:
-            options.seeds, options.num_updates = 1, 300
-        torch.set_num_threads(1)
-        out = Path(options.out)
-        out.mkdir(parents=True, exist_ok=True)
-        table = {
-            name: summary([run(name, seed, options) for seed in range(options.seeds)])
-            for name in POLICIES
-        }
-        (out / "multigoal.json").write_text(json.dumps(table, indent=1))
-        draw(table, out / "multigoal.png")
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+def run(options: Arguments) -> None:
+    """Train, write the table, draw."""
+    if options.seeds < 1:
+        raise ValueError(f"--seeds is {options.seeds}; it must be at least 1")
+    if options.quick:
+        options = replace(options, seeds=1, num_updates=min(options.num_updates, 300))
+    torch.set_num_threads(1)
+    out = Path(options.out)
+    out.mkdir(parents=True, exist_ok=True)
+    table = {}
+    for name in POLICIES:
+        runs = [run_one(name, seed, options) for seed in range(options.seeds)]
+        table[name] = summary(runs)
+    gtp_offline.write_json(out / "multigoal.json", table)
+    draw(table, out / "multigoal.png")
     for name, row in table.items():
         goals = " ".join(f"{fraction:.3f}" for fraction in row["goal_fractions"])
-        print(f"{name:16}goals {goals}  none {row['reaches_none']:.3f}", end="  ")
-        print(f"{row['milliseconds_per_action']:.2f} ms per action")
+        times = f"{row['milliseconds_per_action']:.2f} ms per action"
+        print(f"{name:16}goals {goals}  none {row['reaches_none']:.3f}  {times}")
     print(f"figure and table: {out / 'multigoal.png'}, {out / 'multigoal.json'}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(run, Arguments))

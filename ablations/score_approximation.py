@@ -37,29 +37,42 @@ What comes out, in the tables:
 
 from __future__ import annotations
 
-import json
 import math
 import sys
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from experiment import main, write_json
-
-import gtp_offline
+from experiment import gtp_offline, main, new_figure, print_rows, style
 
 SIGMA_MIN = 0.002
-ALL = (11, 41, 161, 641, 1281)  # N
-CASES = {  # title: how u is drawn, N, sizes of the numerical method, color
-    "u adjacent": ("adjacent", ALL, {}, "#3b6fb6"),
-    "u uniform": ("uniform", ALL[:4], {"knots": 401, "nodes": 8}, "#c0392b"),
-    "u uniform, weighted": ("weighted", ALL[:4], {"knots": 401, "nodes": 8}, "#e08e45"),
-    "u adjacent, one Gaussian": ("adjacent", ALL, {}, "#7f8c8d"),
-}  # N u below N t take N^2 steps: no 1281; but few long jumps, smoother functions, fewer knots
-SOLVERS = {"Euler": 1, "Runge-Kutta": 4}  # their order
-GAP = 1.0, 0.25  # the fixed t and u
+COUNTS = (11, 41, 161, 641, 1281)  # N
+GAP = (1.0, 0.25)  # the fixed t and u
 LEVELS = (torch.arange(4_001, dtype=torch.float64) + 0.5) / 4_001  # x at these quantiles
+SOLVERS = {"Euler": 1, "Runge-Kutta": 4}  # their order
+
+
+@dataclass(frozen=True)
+class Case:
+    """A way to draw u, and the sizes of the numerical method that computes its fixed point."""
+
+    u_sampling: str
+    color: str
+    counts: tuple[int, ...] = COUNTS
+    sizes: dict = field(default_factory=dict)
+    gaussian: bool = False
+
+
+FEW_JUMPS = {"knots": 401, "nodes": 8}  # smoother functions, fewer knots
+CASES = {
+    "u adjacent": Case("adjacent", "#3b6fb6"),
+    # N u below N t take N^2 steps: no 1281
+    "u uniform": Case("uniform", "#c0392b", COUNTS[:4], FEW_JUMPS),
+    "u uniform, weighted": Case("weighted", "#e08e45", COUNTS[:4], FEW_JUMPS),
+    "u adjacent, one Gaussian": Case("adjacent", "#7f8c8d", gaussian=True),
+}
 
 
 @dataclass
@@ -95,7 +108,8 @@ class Mixture:
         for _ in range(50):
             middle = (low + high) / 2
             below = self.cdf(middle, t) < p
-            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+            low = torch.where(below, middle, low)
+            high = torch.where(below, high, middle)
         return (low + high) / 2
 
     def flow_map(self, x: torch.Tensor, t: float, s: float) -> torch.Tensor:
@@ -104,17 +118,30 @@ class Mixture:
 
     def posterior(self, x: torch.Tensor, t: float, nodes: int = 16):
         """a | x_t = x by Gauss-Hermite quadrature: nodes and weights, (*x.shape, K, nodes)."""
-        z, weights = (torch.from_numpy(v) for v in np.polynomial.hermite_e.hermegauss(nodes))
-        variance, distance = self.std**2 + t**2, x[..., None] - self.means
-        masses = (self.masses.log() - distance**2 / (2 * variance)).softmax(-1)
+        z, weights = map(torch.from_numpy, np.polynomial.hermite_e.hermegauss(nodes))
+        variance = self.std**2 + t**2
+        distance = x[..., None] - self.means
+        logits = self.masses.log() - distance**2 / (2 * variance)
+        masses = logits.softmax(-1)
         means = self.means + self.std**2 / variance * distance
-        a = means[..., None] + self.std * t / math.sqrt(variance) * z
+        std = self.std * t / math.sqrt(variance)
+        a = means[..., None] + std * z
         return a, masses[..., None] * weights / weights.sum()
 
     def field(self, x: torch.Tensor, t: float) -> torch.Tensor:
         """f*(x, t) = (x - E[a | x_t = x]) / t, whose paths flow_map follows (Eq. 32)."""
         a, weights = self.posterior(x, t)
-        return (x - (a * weights).sum((-2, -1))) / t
+        return (x - posterior_mean(a, weights)) / t
+
+
+def posterior_mean(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """E[values | x_t], (..., K, nodes) -> (...)."""
+    return (values * weights).sum((-2, -1))
+
+
+def root_mean_square(values: torch.Tensor) -> float:
+    """Over all values."""
+    return values.square().mean().sqrt().item()
 
 
 # ---- 1. the fixed point ------------------------------------------------------------------------
@@ -138,20 +165,28 @@ class Table:
         beyond the last. Straight lines would smooth a little in each of 1,280 steps."""
         last = self.values.shape[1] - 1
         reach = self.reach[rows].view(-1, *[1] * (x.ndim - 1))
-        place = (((x - self.center) / reach + 1) * last / 2).clamp(0, last)
+        place = ((x - self.center) / reach + 1) * last / 2
+        place = place.clamp(0, last)
         i = place.long().clamp(1, last - 2)
-        d, values = place - i, self.values[rows]
-        before, here, after, beyond = (
-            values.gather(1, (i + k).flatten(1)).view_as(i) for k in (-1, 0, 1, 2)
-        )
-        cubic = d * (d - 1) * ((d + 1) * beyond - (d - 2) * before)
-        return (cubic + 3 * (d + 1) * (d - 2) * ((d - 1) * here - d * after)) / 6
+        values = self.values[rows]
+
+        def knot(offset: int) -> torch.Tensor:
+            index = (i + offset).flatten(1)
+            return values.gather(1, index).view_as(i)
+
+        d = place - i
+        outer = d * (d - 1) * ((d + 1) * knot(2) - (d - 2) * knot(-1))
+        inner = (d + 1) * (d - 2) * ((d - 1) * knot(0) - d * knot(1))
+        return (outer + 3 * inner) / 6
 
 
 def below(grid: torch.Tensor, i: int, u_sampling: str) -> tuple[torch.Tensor, torch.Tensor]:
     """The numbers of the grid points that u takes below t = grid[i] (above s = grid[0], where
     there is one), and their weights."""
-    rows = torch.arange(i - 1 if u_sampling == "adjacent" else min(1, i - 1), i)
+    first = min(1, i - 1)
+    if u_sampling == "adjacent":
+        first = i - 1
+    rows = torch.arange(first, i)
     weights = torch.ones_like(grid[rows])
     if u_sampling == "weighted":
         weights = 1 / (grid[i] - grid[rows])
@@ -162,33 +197,40 @@ def fixed_point(mixture: Mixture, grid, u_sampling="adjacent", knots=2001, nodes
     """Phi*(., t, s) for every t of the grid (N,) and s = grid[0]; Phi*(., s, s) is the identity."""
     center = float(mixture.means.max() + mixture.means.min()) / 2
     reach = mixture.means.max() - center + 8 * (mixture.std**2 + grid**2).sqrt()
-    table = Table(torch.zeros(len(grid), knots, dtype=torch.float64), center, reach)
-    table.values[0] = table.knots(0)
+    values = torch.zeros(len(grid), knots, dtype=torch.float64)
+    table = Table(values, center, reach)
+    values[0] = table.knots(0)
     for i in range(1, len(grid)):
         x = table.knots(i)
         a, masses = mixture.posterior(x, float(grid[i]), nodes)
+        noise = x[:, None, None] - a  # t z
         rows, weights = below(grid, i, u_sampling)
-        for part, w in zip(rows.split(32), weights.split(32), strict=True):  # 32 at once: memory
-            scale = (grid[part] / grid[i]).view(-1, 1, 1, 1)  # of the noise, u z = u / t (x - a)
-            values = table(part, a + scale * (x[:, None, None] - a))
-            table.values[i] += torch.einsum("ukmn,kmn,u->k", values, masses, w)
+        parts = zip(rows.split(32), weights.split(32), strict=True)  # 32 at once: memory
+        for part, weight in parts:
+            scale = (grid[part] / grid[i]).view(-1, 1, 1, 1)
+            ends = table(part, a + scale * noise)
+            values[i] += torch.einsum("ukmn,kmn,u->k", ends, masses, weight)
     return table
 
 
 def one_step(mixture: Mixture, table: Table, sigma_max: float) -> torch.Tensor:
     """Phi*(x_T, T, s) for x_T at LEVELS of p_T; T is the last time of the table."""
-    return table(torch.tensor([-1]), mixture.quantile(LEVELS, sigma_max)[None])[0]
+    x = mixture.quantile(LEVELS, sigma_max)
+    return table(torch.tensor([-1]), x[None])[0]
 
 
 def measures(mixture: Mixture, samples: torch.Tensor) -> dict[str, float]:
     """What the tables say of one_step's samples."""
-    exact, data = (mixture.quantile(LEVELS, s) for s in (SIGMA_MIN, 0.0))
+    exact = mixture.quantile(LEVELS, SIGMA_MIN)
+    data = mixture.quantile(LEVELS, 0.0)
     distance = (samples[:, None] - mixture.means).abs().amin(1)
+    off_mode = distance > 4 * mixture.std
+    left = samples < mixture.means.mean()
     return {
         "W1": (samples.sort().values - data).abs().mean().item(),
-        "bias": (samples - exact).square().mean().sqrt().item(),
-        "off_mode": (distance > 4 * mixture.std).double().mean().item(),
-        "left": (samples < mixture.means.mean()).double().mean().item(),
+        "bias": root_mean_square(samples - exact),
+        "off_mode": off_mode.double().mean().item(),
+        "left": left.double().mean().item(),
         "mean": samples.mean().item(),
     }
 
@@ -196,16 +238,18 @@ def measures(mixture: Mixture, samples: torch.Tensor) -> dict[str, float]:
 # ---- 2 and 3. the solvers of Theorem 1 ---------------------------------------------------------
 
 
-def solve(field, x, t: float, u: float, num_steps: int, order: int):
+def solve(field: Callable, x, t: float, u: float, num_steps: int, order: int):
     """Equal steps of Euler (order 1) or Runge-Kutta (order 4) along dx/dt = field(x, t)."""
+    h = (u - t) / num_steps
     for i in range(num_steps):
-        a, b = (t + (u - t) * k / num_steps for k in (i, i + 1))
-        slope = field(x, a)
+        now = t + i * h
+        slope = field(x, now)
         if order == 4:
-            second = field(x + (b - a) / 2 * slope, (a + b) / 2)
-            third = field(x + (b - a) / 2 * second, (a + b) / 2)
-            slope = (slope + 2 * second + 2 * third + field(x + (b - a) * third, b)) / 6
-        x = x + (b - a) * slope
+            second = field(x + h / 2 * slope, now + h / 2)
+            third = field(x + h / 2 * second, now + h / 2)
+            fourth = field(x + h * third, now + h)
+            slope = (slope + 2 * second + 2 * third + fourth) / 6
+        x = x + h * slope
     return x
 
 
@@ -224,91 +268,184 @@ def compare_fields(mixture: Mixture, t: float, u: float, num_steps: int, order: 
     practical = solve(lambda x, t: (x - a) / t, wide, t, u, num_steps, order)
     ideal = solve(mixture.field, x, t, u, num_steps, order)
     exact = mixture.flow_map(x, t, u)
-    mean = lambda values: (values * weights).sum((1, 2))  # noqa: E731
-    rms = lambda values: values.square().mean().sqrt().item()  # noqa: E731
+    mean = posterior_mean(practical, weights)
+    apart = posterior_mean((practical - ideal[:, None, None]).square(), weights)
     losses = []
     for s in ends:
         target = mixture.flow_map(x, t, s)
-        squares = (mixture.flow_map(practical, u, s) - target[:, None, None]).square()
-        difference = mean(squares) - (mixture.flow_map(ideal, u, s) - target).square()
+        errors = mixture.flow_map(practical, u, s) - target[:, None, None]
+        ideal_errors = mixture.flow_map(ideal, u, s) - target
+        difference = posterior_mean(errors.square(), weights) - ideal_errors.square()
         losses.append(difference.mean().abs().item())
     return {
-        "states": mean((practical - ideal[:, None, None]).square()).mean().sqrt().item(),
-        "means": rms(mean(practical) - ideal),
-        "ideal": rms(ideal - exact),
-        "target": rms(mean(practical) - exact),
+        "states": apart.mean().sqrt().item(),
+        "means": root_mean_square(mean - ideal),
+        "ideal": root_mean_square(ideal - exact),
+        "target": root_mean_square(mean - exact),
         "line": (practical - a - u / t * (wide - a)).abs().max().item(),
         "losses": losses,
     }
 
 
-# ---- tables and figure -------------------------------------------------------------------------
+# ---- tables ------------------------------------------------------------------------------------
 
 
-def print_table(heads: str, rows: list[list]) -> None:
-    """Markdown; heads are separated by |."""
-    print(f"\n| {heads} |\n" + "|---" * len(rows[0]) + "|")
-    for row in rows:
-        cells = (f"{v:.3g}" if isinstance(v, float) else str(v) for v in row)
-        print("| " + " | ".join(cells) + " |")
+@dataclass
+class Map:
+    """A one-step map to draw: the actions at LEVELS of the noise."""
+
+    values: torch.Tensor
+    looks: dict
 
 
-def draw(fixed: list[dict], substeps: list[dict], maps: dict, path: Path) -> None:
-    """The one-step maps; W1 against N; the states of the solvers against substeps."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(14, 4.4), dpi=120, layout="constrained")
-    left, middle, right = figure.subplots(1, 3)
-    for label, (values, style) in maps.items():
-        left.plot(torch.special.ndtri(LEVELS), values, label=label, **style)
-    left.set(xlim=(-3, 3), xlabel="noise $x_T$, standardised", ylabel="action")
-    left.set_title("One step from noise to action")
-    for case, (_, _, _, color) in CASES.items():
-        points = [(row["N"], row["W1"]) for row in fixed if row["case"] == case]
-        middle.loglog(*zip(*points, strict=True), "o-", color=color, label=case)
-    middle.set_xticks(ALL, [*map(str, ALL)])
-    middle.minorticks_off()
-    middle.set(xlabel="N, points of the time grid", ylabel="W1 of one-step actions to the data")
-    middle.set_title("The bias vanishes only with u next to t")
-    for solver, style in zip(SOLVERS, ("o-", "s--"), strict=True):
-        for key, label, color in (
-            ("states", r"$|\tilde{X} - X^*|$, in Theorem 1", "#c0392b"),
-            ("ideal", r"$|X^* - \Phi|$, true field alone", "#3b6fb6"),
-        ):
-            points = [(row["num_steps"], row[key]) for row in substeps if row["solver"] == solver]
-            right.loglog(*zip(*points, strict=True), style, color=color, label=f"{label}, {solver}")
-    right.set(xlabel=f"solver steps from t = {GAP[0]:g} to u = {GAP[1]:g}")
-    right.set_xticks([1, 4, 16, 64], ["1", "4", "16", "64"])
-    right.minorticks_off()
-    right.set(ylabel="root mean square", ylim=(5e-8, 2))
-    right.set_title("Smaller steps do not help the surrogate field")
-    for axis in (left, middle, right):
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(frameon=False, fontsize=8)
-    figure.savefig(path)
-
-
-def fixed_points(mixture: Mixture, options: Arguments) -> tuple[list[dict], dict]:
+def fixed_points(mixture: Mixture, options: Arguments) -> tuple[list[dict], dict[str, Map]]:
     """Part 1: the rows of its table, and the maps to draw."""
     gaussian = replace(mixture, means=torch.zeros_like(mixture.means), std=options.mode)
+    exact = mixture.quantile(LEVELS, SIGMA_MIN)
+    maps = {"exact": Map(exact, {"color": "black", "lw": 3})}
     rows = []
-    maps = {"exact": (mixture.quantile(LEVELS, SIGMA_MIN), {"color": "black", "lw": 3})}
-    for case, (u_sampling, counts, sizes, color) in CASES.items():
-        data = gaussian if "Gaussian" in case else mixture
-        most = (161 if u_sampling == "adjacent" else 41) if options.quick else max(counts)
-        for n in (n for n in counts if n <= most):
+    for title, case in CASES.items():
+        data = gaussian if case.gaussian else mixture
+        counts = used_counts(case, options.quick)
+        for n in counts:
             grid = gtp_offline.karras_grid(n, SIGMA_MIN, options.sigma_max).double()
-            table = fixed_point(data, grid, u_sampling, **sizes)
+            table = fixed_point(data, grid, case.u_sampling, **case.sizes)
             samples = one_step(data, table, options.sigma_max)
-            rows.append({"case": case, "N": n} | measures(data, samples))
-            if data is mixture and (n == most or (n, u_sampling) == (11, "adjacent")):
-                style = {"color": color, "ls": "-" if n == most else "--"}
-                maps[f"{case}, N = {n}"] = samples, style
+            rows.append({"case": title, "N": n} | measures(data, samples))
+            coarse = n == 11 and case.u_sampling == "adjacent"
+            if not case.gaussian and (coarse or n == counts[-1]):
+                line = "-" if n == counts[-1] else "--"
+                maps[f"{title}, N = {n}"] = Map(samples, {"color": case.color, "ls": line})
     return rows, maps
 
 
-def run(options: Arguments) -> None:
-    """Compute, print and draw everything."""
+def used_counts(case: Case, quick: bool) -> list[int]:
+    """The N of a case."""
+    most = case.counts[-1]
+    if quick:
+        most = 161 if case.u_sampling == "adjacent" else 41
+    return [n for n in case.counts if n <= most]
+
+
+def solver_steps(mixture: Mixture) -> list[dict]:
+    """Part 2: the fixed gap crossed in more and more steps."""
+    t, u = GAP
+    rows = []
+    for num_steps in (1, 4, 16, 64):
+        for solver, order in SOLVERS.items():
+            row = compare_fields(mixture, t, u, num_steps, order)
+            rows.append({"num_steps": num_steps, "solver": solver} | row)
+    return rows
+
+
+def shrinking_gaps(mixture: Mixture) -> list[dict]:
+    """Part 3: one step of a gap h = t - u from the same t; losses at the fixed u and SIGMA_MIN."""
+    t, u = GAP
+    rows = []
+    for h in (1 / 2, 1 / 8, 1 / 32, 1 / 128):
+        for solver, order in SOLVERS.items():
+            row = compare_fields(mixture, t, t - h * t, 1, order, ends=(u, SIGMA_MIN))
+            rows.append({"h": h, "solver": solver} | row)
+    return rows
+
+
+def print_numbers(heads: list[str], rows: list[list]) -> None:
+    """Markdown, numbers with three digits."""
+    texts = [[f"{v:.3g}" if isinstance(v, float) else str(v) for v in row] for row in rows]
+    print()
+    print_rows(heads, texts)
+
+
+def print_fixed_points(rows: list[dict], left: float) -> None:
+    """The table of part 1."""
+    heads = ["", "N", "W1", "bias", "off-mode %", f"left mode (data {left:g})"]
+    cells = []
+    for row in rows:
+        off_mode = 100 * row["off_mode"]
+        cells.append([row["case"], row["N"], row["W1"], row["bias"], off_mode, row["left"]])
+    print_numbers(heads, cells)
+
+
+def print_solver_steps(rows: list[dict]) -> None:
+    """The table of part 2."""
+    t, u = GAP
+    heads = [f"steps from {t:g} to {u:g}", "solver", "X~ - X*", "X* - Phi", "X~ - (a + u z)"]
+    keys = ("num_steps", "solver", "states", "ideal", "line")
+    print_numbers(heads, [[row[key] for key in keys] for row in rows])
+
+
+def print_gaps(rows: list[dict]) -> None:
+    """The table of part 3."""
+    heads = [
+        "one step of h",
+        "solver",
+        "X~ - X*",
+        "E[X~ - X* given x_t]",
+        "E[X~ given x_t] - Phi",
+        f"losses, s = {GAP[1]:g}",
+        f"losses, s = {SIGMA_MIN:g}",
+    ]
+    keys = ("h", "solver", "states", "means", "target")
+    print_numbers(heads, [[row[key] for key in keys] + row["losses"] for row in rows])
+
+
+# ---- figure ------------------------------------------------------------------------------------
+
+
+def draw(fixed: list[dict], substeps: list[dict], maps: dict[str, Map], path: Path) -> None:
+    """The one-step maps; W1 against N; the states of the solvers against substeps."""
+    figure = new_figure(14, 4.4)
+    axes = figure.subplots(1, 3)
+    draw_maps(axes[0], maps)
+    draw_bias(axes[1], fixed)
+    draw_solvers(axes[2], substeps)
+    for axis in axes:
+        style(axis)
+    figure.savefig(path)
+
+
+def draw_maps(axis, maps: dict[str, Map]) -> None:
+    """Action against noise."""
+    noise = torch.special.ndtri(LEVELS)
+    for label, drawn in maps.items():
+        axis.plot(noise, drawn.values, label=label, **drawn.looks)
+    axis.set(xlim=(-3, 3), xlabel="noise $x_T$, standardised", ylabel="action")
+    axis.set_title("One step from noise to action")
+
+
+def draw_bias(axis, fixed: list[dict]) -> None:
+    """W1 against N, a line for each case."""
+    for title, case in CASES.items():
+        rows = [row for row in fixed if row["case"] == title]
+        counts = [row["N"] for row in rows]
+        axis.loglog(counts, [row["W1"] for row in rows], "o-", color=case.color, label=title)
+    axis.set_xticks(COUNTS, map(str, COUNTS))
+    axis.minorticks_off()
+    axis.set(xlabel="N, points of the time grid", ylabel="W1 of one-step actions to the data")
+    axis.set_title("The bias vanishes only with u next to t")
+
+
+def draw_solvers(axis, substeps: list[dict]) -> None:
+    """Errors against the number of steps, two lines for each solver."""
+    t, u = GAP
+    for solver, line in zip(SOLVERS, ("o-", "s--"), strict=True):
+        rows = [row for row in substeps if row["solver"] == solver]
+        steps = [row["num_steps"] for row in rows]
+        states = [row["states"] for row in rows]
+        ideal = [row["ideal"] for row in rows]
+        label = rf"$|\tilde{{X}} - X^*|$, in Theorem 1, {solver}"
+        axis.loglog(steps, states, line, color="#c0392b", label=label)
+        label = rf"$|X^* - \Phi|$, true field alone, {solver}"
+        axis.loglog(steps, ideal, line, color="#3b6fb6", label=label)
+    axis.set_xticks(steps, map(str, steps))
+    axis.minorticks_off()
+    axis.set(xlabel=f"solver steps from t = {t:g} to u = {u:g}")
+    axis.set(ylabel="root mean square", ylim=(5e-8, 2))
+    axis.set_title("Smaller steps do not help the surrogate field")
+
+
+def check(options: Arguments) -> None:
+    """ValueError for data that the method cannot take."""
     low, high = options.masses
     if not (low > 0 and high > 0 and abs(low + high - 1) < 1e-6):
         raise ValueError(f"--masses are {low} {high}; give two positive numbers that add up to 1")
@@ -316,40 +453,31 @@ def run(options: Arguments) -> None:
         raise ValueError(f"--std {options.std} must be at least 0.02 --mode, for the knots in x")
     if not SIGMA_MIN < options.sigma_max <= 1e4:
         raise ValueError(f"--sigma-max {options.sigma_max} must lie in ({SIGMA_MIN}, 10000]")
+
+
+def run(options: Arguments) -> None:
+    """Compute, print and draw everything."""
+    check(options)
     torch.set_num_threads(1)
     file = Path(options.out) / "score_approximation.json"
     file.parent.mkdir(parents=True, exist_ok=True)
-    double = lambda *values: torch.tensor(values, dtype=torch.float64)  # noqa: E731
-    mixture = Mixture(double(-options.mode, options.mode), double(low, high), options.std)
-
+    means = torch.tensor([-options.mode, options.mode], dtype=torch.float64)
+    masses = torch.tensor(options.masses, dtype=torch.float64)
+    mixture = Mixture(means, masses, options.std)
     fixed, maps = fixed_points(mixture, options)
-    print_table(
-        f"| N | W1 | bias | off-mode % | left mode (data {low:g})",
-        [[r["case"], r["N"], r["W1"], r["bias"], 100 * r["off_mode"], r["left"]] for r in fixed],
-    )
-    t, u = GAP
-    substeps = [
-        {"num_steps": k, "solver": solver} | compare_fields(mixture, t, u, k, order)
-        for k in (1, 4, 16, 64)
-        for solver, order in SOLVERS.items()
-    ]
-    print_table(
-        f"steps from {t:g} to {u:g} | solver | X~ - X* | X* - Phi | X~ - (a + u z)",
-        [[r[k] for k in ("num_steps", "solver", "states", "ideal", "line")] for r in substeps],
-    )
-    gaps = [
-        {"h": h, "solver": solver} | compare_fields(mixture, t, t - h * t, 1, order, (u, SIGMA_MIN))
-        for h in (1 / 2, 1 / 8, 1 / 32, 1 / 128)
-        for solver, order in SOLVERS.items()
-    ]
-    print_table(
-        "one step of h | solver | X~ - X* | E[X~ - X* given x_t] | E[X~ given x_t] - Phi | "
-        f"losses, s = {u:g} | losses, s = {SIGMA_MIN:g}",
-        [[r[k] for k in ("h", "solver", "states", "means", "target")] + r["losses"] for r in gaps],
-    )
-    results = {"options": asdict(options), "gap": GAP, "fixed_points": fixed}
-    results |= {"substeps": substeps, "gaps": gaps}
-    write_json(file, results)
+    print_fixed_points(fixed, options.masses[0])
+    substeps = solver_steps(mixture)
+    print_solver_steps(substeps)
+    gaps = shrinking_gaps(mixture)
+    print_gaps(gaps)
+    results = {
+        "options": asdict(options),
+        "gap": GAP,
+        "fixed_points": fixed,
+        "substeps": substeps,
+        "gaps": gaps,
+    }
+    gtp_offline.write_json(file, results)
     draw(fixed, substeps, maps, file.with_suffix(".png"))
     print(f"\n{file}, {file.with_suffix('.png')}")
 

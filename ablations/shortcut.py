@@ -44,7 +44,9 @@ def two_steps(actor, obs, x, t, s):
     """The average velocity over [s, t] of two equally long steps of the network (Eq. 23)."""
     middle = (t + s) / 2
     first = velocity(actor, obs, x, t, middle)
-    return (first + velocity(actor, obs, x - (t - middle) * first, middle, s)) / 2
+    x_middle = x - (t - middle) * first
+    second = velocity(actor, obs, x_middle, middle, s)
+    return (first + second) / 2
 
 
 def consistency_loss(
@@ -52,18 +54,21 @@ def consistency_loss(
 ):
     """E[w ||S(x_t, t, s) - S_target||^2], a scalar (Eq. 23, its 2d is t - s); u has no part."""
     x = actions + t * noise
-    target = two_steps(actor_ema if averaged else actor, obs, x, t, s)
-    return (weights * (velocity(actor, obs, x, t, s) - target).square().sum(1)).mean()
+    teacher = actor_ema if averaged else actor
+    target = two_steps(teacher, obs, x, t, s)
+    error = velocity(actor, obs, x, t, s) - target
+    return (weights * error.square().sum(1)).mean()
 
 
 def variants() -> dict[str, Variant]:
     """GTP, also with the squared error that Eq. 23 has, and both origins of the targets."""
-    averaged = partial(consistency_loss, averaged=True)
+    own = {"consistency_loss": consistency_loss}
+    averaged = {"consistency_loss": partial(consistency_loss, averaged=True)}
     return {
-        "GTP": Variant(),
-        "GTP, squared error": Variant({"consistency_loss": "squared"}),
-        "Shortcut": Variant(replaced={"consistency_loss": consistency_loss}),
-        "Shortcut, averaged targets": Variant(replaced={"consistency_loss": averaged}),
+        "GTP": Variant(table=7, row="GTP"),
+        "GTP, squared error": Variant({"consistency_loss": "squared"}, table=7),
+        "Shortcut": Variant(replaced=own, table=7, row="Shortcut"),
+        "Shortcut, averaged targets": Variant(replaced=averaged, table=7),
     }
 
 
@@ -71,7 +76,7 @@ def run(options: Arguments) -> None:
     """Train, tabulate and draw the comparison."""
     options = prepare(options, "shortcut")
     table = compare("shortcut", options, variants())
-    show("shortcut", options, table, "Self-consistency without a teacher")  # Table 7 has no number
+    show("shortcut", options, table, variants(), "Self-consistency without a teacher")
 
 
 if __name__ == "__main__":

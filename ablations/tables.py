@@ -28,39 +28,84 @@ from typing import Literal
 import numpy as np
 import paper
 import tyro
-from experiment import d4rl_tasks, gtp_offline, main, mean_std
+from experiment import gtp_offline, main, mean_std, new_figure, style
 
-METHODS = {  # script: its name with eta = 0 (Table 1), otherwise (Tables 2 and 5), in Table 6
-    "gtp_offline": ("GTP-BC", "GTP", "GTP"), "diffusion_ql": ("D-BC", "D-QL", "Diffusion"),
-    "gtp_bc": ("GTP-BC", "GTP-BC", "GTP"), "consistency_ac": ("C-BC", "C-AC", "Consistency"),
-}  # fmt: skip
-# Titles of variants in the scripts beside this one: the paper's row where it has another name, and
-# how those begin that belong to Table 3, 5 or 7 under a name of their own
-VARIANTS = {"score approximation": "GTP", "Heun, 3 steps": "ODE solver"}
-BEGINNINGS = {
-    3: ("score approximation", "Euler", "Heun", "linear Q"),
-    5: ("trained with K = ",),
-    7: ("Shortcut", "MeanFlow", "Eq. 31", "non-singular", "GTP, "),
+import offline_tasks
+
+# script: its name with eta = 0 (Table 1), otherwise (Tables 2 and 5), in Table 6
+METHODS = {
+    "gtp_offline": ("GTP-BC", "GTP", "GTP"),
+    "gtp_bc": ("GTP-BC", "GTP-BC", "GTP"),
+    "diffusion_ql": ("D-BC", "D-QL", "Diffusion"),
+    "consistency_ac": ("C-BC", "C-AC", "Consistency"),
 }
-SCORES = ["task", "method", "score", "IQM", "seeds", "paper", "settings"]
-HOURS = ["method", "hours", "score", "IQM", "seeds", "paper", "settings"]
-TIMES = ["method", "ms per action", "seeds", "paper", "settings"]
-OTHER = [*SCORES[:4], "energy score", "hours", "ms per action", "seeds", "settings"]
-TABLES = {  # title, columns, the paper's numbers
-    1: ("behaviour cloning (eta = 0)", SCORES, paper.TABLE_1 | paper.TABLE_1_AVERAGES),
-    2: ("offline RL", SCORES, paper.TABLE_2 | paper.TABLE_2_AVERAGES),
-    3: ("hopper-medium-expert-v2", [*HOURS[:5], "paper: hours", *HOURS[5:]], paper.TABLE_3),
-    5: ("steps of the sampler", SCORES, paper.TABLE_5 | paper.TABLE_5_AVERAGES),
-    6: ("halfcheetah-medium-expert-v2", TIMES, paper.TABLE_6),
-    7: ("hopper-medium-expert-v2, teacher-free", HOURS, paper.TABLE_7),
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the paper: what to print, the paper's numbers, and the setting that a row's
+    method already says."""
+
+    title: str
+    columns: tuple[str, ...]
+    printed: dict
+    said: str = ""
+
+
+SCORES = ("task", "method", "score", "IQM", "seeds", "paper", "settings")
+HOURS = ("method", "hours", "score", "IQM", "seeds", "paper: hours", "paper", "settings")
+TABLES = {
+    1: Table(
+        "behaviour cloning (eta = 0)", SCORES, paper.TABLE_1 | paper.TABLE_1_AVERAGES, said="eta"
+    ),
+    2: Table("offline RL", SCORES, paper.TABLE_2 | paper.TABLE_2_AVERAGES),
+    3: Table("hopper-medium-expert-v2", HOURS, paper.TABLE_3),
+    5: Table(
+        "steps of the sampler", SCORES, paper.TABLE_5 | paper.TABLE_5_AVERAGES, said="num_steps"
+    ),
+    6: Table(
+        "halfcheetah-medium-expert-v2",
+        ("method", "ms per action", "seeds", "paper", "settings"),
+        paper.TABLE_6,
+        said="num_steps",
+    ),
+    7: Table(
+        "hopper-medium-expert-v2, teacher-free",
+        ("method", "hours", "score", "IQM", "seeds", "paper", "settings"),
+        paper.TABLE_7,
+    ),
 }
-SAID = {1: "eta", 5: "num_steps", 6: "num_steps"}  # the setting that the rest of a row says
+STRUCTURAL = (3, 7)  # tables of variants, beside GTP itself
+OTHER = (
+    "task",
+    "method",
+    "score",
+    "IQM",
+    "energy score",
+    "hours",
+    "ms per action",
+    "seeds",
+    "settings",
+)
 TASKS = [task for suite in paper.SUITES.values() for task in suite.values()]
 # Arguments that leave what is learnt as it is. eval_freq is added where `last` is picked: the
 # evaluations have random numbers of their own, but `best` is a maximum over them.
-IGNORED = {"env_id", "dataset_path", "run_dir", "resume", "eval_only", "capture_video", "seed",
-    "device", "num_threads", "compile", "cuda_graphs", "tensorboard", "checkpoint_freq",
-    "log_freq"}  # fmt: skip
+IGNORED = {
+    "env_id",
+    "dataset_path",
+    "run_dir",
+    "resume",
+    "eval_only",
+    "capture_video",
+    "seed",
+    "device",
+    "num_threads",
+    "compile",
+    "cuda_graphs",
+    "tensorboard",
+    "checkpoint_freq",
+    "log_freq",
+}
 
 
 @dataclass
@@ -69,8 +114,8 @@ class Arguments:
 
     results: tyro.conf.Positional[tuple[str, ...]] = ("runs",)  # results.json files, or folders
     pick: Literal["last", "best"] = "last"  # evaluation of a run; best is optimistic
-    out: str | None = None  # Markdown file to write, and tables.json beside it [only print]
-    curves: bool = False  # draw curves__*.png, beside --out [in runs/tables]
+    out: str = ""  # Markdown file to write, and tables.json beside it; empty: only print
+    curves: bool = False  # draw curves__*.png, beside --out or else in runs/tables
     quick: bool = False  # train two tiny runs in a temporary folder and tabulate them
 
 
@@ -79,50 +124,80 @@ class Arguments:
 
 def number(value) -> float | None:
     """A finite number, else None: results.json has null for NaN and the text inf for infinity."""
-    plain = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if plain and math.isfinite(value) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None
 
 
 def numbers(pairs) -> dict:
     """{key: number} of the pairs (key, value) whose value is a finite number."""
-    return {k: number(value) for k, value in pairs if number(value) is not None}
+    known = {key: number(value) for key, value in pairs}
+    return {key: value for key, value in known.items() if value is not None}
 
 
-CHECKS = {  # key of results.json: whether its value can be used
-    "algorithm": lambda v: v in METHODS,
-    "dataset": lambda v: isinstance(v["path"], str) and isinstance(v["sha256"], str),
-    "evaluations": lambda v: all(isinstance(row["update"], int) for row in v),
-    "seed": lambda v: isinstance(v, int),
-    "status": lambda v: isinstance(v, str),
-    "args": lambda v: isinstance(v, dict),
-} | {
-    key: lambda v, kind=kind: isinstance(v, kind | None)
-    for key, kind in {"env_id": str, "variant": str, "last": dict, "best": dict}.items()
+DEFAULTS = {  # what a results.json may lack, or have as null
+    "env_id": "",
+    "variant": "",
+    "table": 0,
+    "row": "",
+    "last": {},
+    "best": {},
+}
+KINDS = {  # of the values that are used
+    "algorithm": str,
+    "env_id": str,
+    "variant": str,
+    "table": int,
+    "row": str,
+    "seed": int,
+    "status": str,
+    "args": dict,
+    "dataset": dict,
+    "evaluations": list,
+    "last": dict,
+    "best": dict,
 }
 
 
 def read(path: Path) -> dict:
     """One results.json with its own path as `file`; ValueError for what is not one."""
-    key = "text"
     try:
-        results = dict.fromkeys(CHECKS) | json.loads(path.read_text(encoding="utf-8"))
-        for key, usable in CHECKS.items():
-            if not usable(results[key]):
-                raise ValueError(f"not {results[key]}")
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise TypeError("no table of keys and values")
+        known = {key: value for key, value in content.items() if value is not None}
+        results = DEFAULTS | known | {"file": str(path)}
+        check(results)
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        reason = " ".join(f"{key}: {error}".split())[:150]
+        reason = " ".join(str(error).split())[:150]
         raise ValueError(f"{path} is left out, no results of a run ({reason})") from None
-    return results | {"file": str(path)}
+    return results
+
+
+def check(results: dict) -> None:
+    """TypeError, ValueError or KeyError unless all that is used here is there."""
+    for key, kind in KINDS.items():
+        if not isinstance(results[key], kind):
+            raise TypeError(f"{key} is {results[key]}")
+    if results["algorithm"] not in METHODS:
+        raise ValueError(f"algorithm is {results['algorithm']}")
+    for key in ("path", "sha256"):
+        if not isinstance(results["dataset"][key], str):
+            raise TypeError(f"dataset is {results['dataset']}")
+    for row in results["evaluations"]:
+        if not isinstance(row["update"], int):
+            raise TypeError(f"evaluations has {row}")
 
 
 def load(paths) -> list[dict]:
     """The results of files and of folders, searched recursively; a warning for each bad one."""
-    files, runs = {}, []
+    files = {}  # each once
     for path in map(Path, paths):
         if not path.exists():
             raise ValueError(f"{path} does not exist; name results.json files or folders of runs")
         found = sorted(path.rglob("results.json")) if path.is_dir() else [path]
-        files |= {file.resolve(): file for file in found}  # each once
+        files |= {file.resolve(): file for file in found}
+    runs = []
     for file in files.values():
         try:
             runs.append(read(file))
@@ -135,114 +210,217 @@ def load(paths) -> list[dict]:
 
 
 @functools.cache
-def defaults(algorithm: str, env_id: str | None, literal: bool) -> dict:
+def defaults(algorithm: str, env_id: str, literal: bool) -> dict:
     """The arguments that a script takes for a task by itself, as results.json writes them."""
-    script = import_module(algorithm)
-    args = script.Args(dataset_path="-", device="cpu", **({"literal": True} if literal else {}))
+    default_args = import_module(algorithm).default_args
+    if literal:
+        default_args = functools.partial(default_args, literal=True)
     try:
-        args = script.resolve_args(replace(args, env_id=env_id))
+        args = default_args(env_id=env_id, dataset_path="-", device="cpu")
     except ValueError:  # a Gymnasium id that is not registered here
-        args = script.resolve_args(args)
-    return {k: "inf" if v == math.inf else v for k, v in asdict(args).items()}
+        args = default_args(dataset_path="-", device="cpu")
+    return {key: "inf" if value == math.inf else value for key, value in asdict(args).items()}
 
 
 def departures(results: dict, ignored: set[str]) -> dict:
     """{argument: value} wherever a run differs from its script's defaults for the task."""
-    algorithm, args = results["algorithm"], results["args"]
-    literal = args.get("literal") is True and algorithm.startswith("gtp")
-    usual = defaults(algorithm, results["env_id"], literal)
-    values = {k: args.get(k, "absent") for k in sorted({*args, *usual} - ignored)}
-    changed = {k: v for k, v in values.items() if v != usual.get(k, "absent")}
-    return {"literal": True} | changed if literal else changed
+    args = results["args"]
+    literal = args.get("literal") is True
+    usual = defaults(results["algorithm"], results["env_id"], literal)
+    changed = {"literal": True} if literal else {}
+    for name in sorted({*args, *usual} - ignored):
+        value = args.get(name, "absent")
+        if value != usual.get(name, "absent"):
+            changed[name] = value
+    return changed
 
 
 def times(runs: list[dict], key: str, unit: float = 1) -> dict[str, list[float]]:
     """{machine: values / unit}: times of different machines are not averaged."""
     found = {}
     for results in runs:
-        args, device = results["args"], results["args"].get("device", "unknown device")
-        words = [str(results.get("machine", device))]
-        words += [f"num_threads={args.get('num_threads')}"] if device == "cpu" else []
-        words += [k for k in ("compile", "cuda_graphs") if args.get(k)]
-        if (value := number(results.get(key))) is not None:
-            found.setdefault(", ".join(words), []).append(value / unit)
+        value = number(results.get(key))
+        if value is not None:
+            found.setdefault(machine(results), []).append(value / unit)
     return found
 
 
-def group(runs: list[dict], pick: str) -> tuple[list[dict], list[dict]]:
+def machine(results: dict) -> str:
+    """What a run ran on, and how, as far as its times depend on it."""
+    args = results["args"]
+    device = args.get("device", "unknown device")
+    words = [str(results.get("machine", device))]
+    if device == "cpu":
+        words.append(f"num_threads={args.get('num_threads')}")
+    words += [name for name in ("compile", "cuda_graphs") if args.get(name)]
+    return ", ".join(words)
+
+
+# ---- rows --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the runs of a group, one for each seed, have in common, and their numbers."""
+
+    task: str
+    method: str
+    algorithm: str
+    variant: str
+    table: int  # the paper's that the variant belongs to; 0: none
+    name: str  # what that table calls it
+    cloning: bool
+    num_steps: int | None
+    settings: dict
+    dataset: dict
+    d4rl: bool
+    seeds: list[int]
+    files: list[str]
+    diverged: list[int]
+    scores: dict
+    iqm: list[float] | None
+    energy_scores: dict
+    hours: dict
+    ms: dict
+    evaluations: list[list[dict]]
+
+
+def group(runs: list[dict], pick: str) -> tuple[list[Row], list[dict]]:
     """Rows of the finished and diverged runs, and the runs that have not ended."""
-    ignored = IGNORED | ({"eval_freq"} if pick == "last" else set())
-    groups, unended = {}, []
-    for results in sorted(runs, key=lambda r: (Path(r["file"]).stat().st_mtime, r["file"])):
+    ignored = IGNORED | {"eval_freq"} if pick == "last" else IGNORED
+    groups = {}
+    unended = []
+    for results in sorted(runs, key=age):
         if results["status"] not in ("finished", "diverged"):
             unended.append(results)
             continue
-        key = [results[k] for k in ("algorithm", "env_id", "variant")]
-        args = {k: v for k, v in results["args"].items() if k not in ignored}
-        key = json.dumps([*key, results["dataset"]["sha256"], args], sort_keys=True)
-        seeds = groups.setdefault(key, {})
-        if older := seeds.get(results["seed"]):
-            new = results["file"]
-            print(f"warning: {older['file']} is left out, {new} repeats it", file=sys.stderr)
-        seeds[results["seed"]] = results
-    rows = [summary([seeds[s] for s in sorted(seeds)], pick, ignored) for seeds in groups.values()]
-    rank = {task: i for i, task in enumerate(TASKS)}
-    rows.sort(key=lambda row: (rank.get(row["task"], 99), row["task"], row["method"],
-        len(row["settings"]), str(row["settings"])))  # fmt: skip
-    return rows, unended
+        seeds = groups.setdefault(identity(results, ignored), {})
+        seed = results["seed"]
+        if seed in seeds:
+            older = seeds[seed]["file"]
+            print(f"warning: {older} is left out, {results['file']} repeats it", file=sys.stderr)
+        seeds[seed] = results
+    rows = []
+    for seeds in groups.values():
+        rows.append(summary([seeds[seed] for seed in sorted(seeds)], pick, ignored))
+    return sorted(rows, key=place), unended
 
 
-def summary(runs: list[dict], pick: str, ignored: set[str]) -> dict:
-    """A row: what the runs of a group, one for each seed, have in common, and their numbers."""
-    first, ended = runs[0], [r for r in runs if r["status"] == "finished"]
-    algorithm, args, env_id = first["algorithm"], first["args"], first["env_id"]
-    cloning = algorithm == "gtp_bc" or args.get("eta") == 0
-    method = first["variant"] or METHODS[algorithm][not cloning]
-    if method == "GTP-BC" and algorithm == "gtp_offline":
-        method += " (gtp_offline.py)"
-    if (number(candidates := args.get("num_candidates")) or 1) > 1:
-        method += f", {candidates} candidates"
-    published = d4rl_tasks.DATASETS.get(env_id, (None, None, None))[2]
-    chosen = {r["seed"]: r[pick] or {} for r in ended}
-    scores = numbers((k, row.get("normalized_score")) for k, row in chosen.items())
-    return {
-        "task": env_id or Path(first["dataset"]["path"]).name, "method": method,
-        "algorithm": algorithm, "variant": first["variant"], "cloning": cloning,
-        "num_steps": args.get("num_steps"), "settings": departures(first, ignored),
-        "dataset": first["dataset"], "d4rl": published == first["dataset"]["sha256"],
-        "seeds": [r["seed"] for r in runs], "files": [r["file"] for r in runs],
-        "diverged": [r["seed"] for r in runs if r["status"] == "diverged"],
-        "scores": scores, "iqm": iqm([[score] for score in scores.values()]),
-        "energy_scores": numbers((k, row.get("energy_score")) for k, row in chosen.items()),
-        "hours": times(ended, "seconds", 3600), "ms": times(ended, "milliseconds_per_action"),
-        "evaluations": [r["evaluations"] for r in ended],
-    }  # fmt: skip
+def age(results: dict) -> tuple[float, str]:
+    """By which the newest run of a seed is found."""
+    file = results["file"]
+    return Path(file).stat().st_mtime, file
 
 
-# ---- tables ------------------------------------------------------------------------------------
+def identity(results: dict, ignored: set[str]) -> str:
+    """Equal for runs that differ in the seed and the machine alone."""
+    args = {name: value for name, value in results["args"].items() if name not in ignored}
+    same = [results[key] for key in ("algorithm", "env_id", "variant")]
+    same += [results["dataset"]["sha256"], args]
+    return json.dumps(same, sort_keys=True)
 
 
-def places(row: dict) -> dict[int, str]:
+def place(row: Row) -> tuple:
+    """By which rows are sorted: the paper's tasks first, the fewest settings first."""
+    rank = TASKS.index(row.task) if row.task in TASKS else len(TASKS)
+    return rank, row.task, row.method, len(row.settings), str(row.settings)
+
+
+def summary(runs: list[dict], pick: str, ignored: set[str]) -> Row:
+    """The row of a group."""
+    first = runs[0]
+    args = first["args"]
+    dataset = first["dataset"]
+    ended = [results for results in runs if results["status"] == "finished"]
+    chosen = {results["seed"]: results[pick] for results in ended}
+    scores = numbers((seed, row.get("normalized_score")) for seed, row in chosen.items())
+    energy_scores = numbers((seed, row.get("energy_score")) for seed, row in chosen.items())
+    return Row(
+        task=first["env_id"] or Path(dataset["path"]).name,
+        method=method(first),
+        algorithm=first["algorithm"],
+        variant=first["variant"],
+        table=first["table"],
+        name=first["row"],
+        cloning=cloning(first),
+        num_steps=args.get("num_steps"),
+        settings=departures(first, ignored),
+        dataset=dataset,
+        d4rl=dataset["sha256"] == published(first["env_id"]),
+        seeds=[results["seed"] for results in runs],
+        files=[results["file"] for results in runs],
+        diverged=[results["seed"] for results in runs if results["status"] == "diverged"],
+        scores=scores,
+        iqm=iqm([[score] for score in scores.values()]),
+        energy_scores=energy_scores,
+        hours=times(ended, "seconds", unit=3600),
+        ms=times(ended, "milliseconds_per_action"),
+        evaluations=[results["evaluations"] for results in ended],
+    )
+
+
+def published(env_id: str) -> str | None:
+    """The SHA-256 of a task's file, None where there is none."""
+    *_, sha256 = offline_tasks.DATASETS.get(env_id, (None,))
+    return sha256
+
+
+def cloning(results: dict) -> bool:
+    """Whether a run had no weights."""
+    return results["algorithm"] == "gtp_bc" or results["args"].get("eta") == 0
+
+
+def method(results: dict) -> str:
+    """What a row is called: the variant, or else the script in the paper's words."""
+    by_itself, with_eta, _ = METHODS[results["algorithm"]]
+    name = results["variant"] or (by_itself if cloning(results) else with_eta)
+    if name == "GTP-BC" and results["algorithm"] == "gtp_offline":
+        name += " (gtp_offline.py)"
+    candidates = number(results["args"].get("num_candidates")) or 1
+    if candidates > 1:
+        name += f", {candidates:.0f} candidates"
+    return name
+
+
+# ---- the paper's tables ------------------------------------------------------------------------
+
+
+def places(row: Row) -> dict[int, str]:
     """{table: the paper's name of the row} for every table of the paper that a row belongs to."""
-    task, title, steps, found = row["task"], row["variant"] or "", row["num_steps"], {}
-    if not row["d4rl"] or task not in TASKS:
+    if not row.d4rl or row.task not in TASKS:
         return {}
-    name, usual = METHODS[row["algorithm"]][not row["cloning"]], "num_steps" not in row["settings"]
-    if row["cloning"] or "eta" not in row["settings"]:
-        if not title and usual:
-            found[1 if row["cloning"] else 2] = name
-        label = f"GTP (T={steps})" if name == "GTP" else name if usual else None
-        if (not title or title.startswith(BEGINNINGS[5])) and label in paper.TABLE_5.get(task, {}):
+    if row.variant:
+        return variant_places(row)
+    by_itself, with_eta, timed = METHODS[row.algorithm]
+    usual_steps = "num_steps" not in row.settings
+    found = {}
+    if row.cloning:
+        if usual_steps:
+            found[1] = by_itself
+    elif "eta" not in row.settings:
+        if usual_steps:
+            found[2] = with_eta
+        label = f"GTP (T={row.num_steps})" if with_eta == "GTP" else with_eta
+        if label in paper.TABLE_5.get(row.task, {}) and (usual_steps or with_eta == "GTP"):
             found[5] = label
-    if not title and task == "halfcheetah-medium-expert-v2":
-        found[6] = f"{METHODS[row['algorithm']][2]} (T = {steps})"
-    if task == "hopper-medium-expert-v2" and "eta" not in row["settings"]:
-        title = title or ("GTP" if found.get(2) == "GTP" else "-")
-        name = VARIANTS.get(title, title)
-        for table in (3, 7):
-            if name in TABLES[table][2] or title.startswith(BEGINNINGS[table]):
-                found[table] = name
+    if row.task == paper.TABLE_6_TASK:
+        found[6] = f"{timed} (T = {row.num_steps})"
+    if row.task == paper.TABLE_3_TASK and found.get(2) == "GTP":
+        found |= dict.fromkeys(STRUCTURAL, "GTP")
     return found
+
+
+def variant_places(row: Row) -> dict[int, str]:
+    """The same for a variant of an ablation, which says itself where it belongs."""
+    if "eta" in row.settings:
+        return {}
+    if row.table == 5:
+        return {5: row.name} if row.name in paper.TABLE_5.get(row.task, {}) else {}
+    if row.task != paper.TABLE_3_TASK or row.table not in STRUCTURAL:
+        return {}
+    if row.name == "GTP":  # with which both tables compare
+        return dict.fromkeys(STRUCTURAL, "GTP")
+    return {row.table: row.name}
 
 
 @functools.cache
@@ -253,195 +431,293 @@ def rliable() -> tuple:
     except Exception as error:  # with pandas 3, a TypeError of a package that it needs
         why = " ".join(str(error).split())[:100]
         return None, None, f"no IQM, rliable cannot be used ({why}): pip install rliable 'pandas<3'"
-    return library, metrics, None
+    return library, metrics, ""
 
 
 def iqm(scores: list[list[float]]) -> list[float] | None:
     """[IQM, low, high] of scores (seeds, tasks), a 95 % interval by a bootstrap over the seeds of
     each task; None for fewer than two seeds or without rliable."""
-    if len(scores) < 2 or rliable()[2]:
+    library, metrics, trouble = rliable() if len(scores) > 1 else (None, None, "one seed")
+    if trouble:
         return None
-    library, metrics, _ = rliable()
     with warnings.catch_warnings():  # of rliable's own calls
         warnings.simplefilter("ignore", FutureWarning)
-        rng = np.random.RandomState(0)
         point, interval = library.get_interval_estimates(
-            {"": np.array(scores)}, metrics.aggregate_iqm, reps=2000, random_state=rng
+            {"": np.array(scores)},
+            metrics.aggregate_iqm,
+            reps=2000,
+            random_state=np.random.RandomState(0),
         )
     return [float(x) for x in (point[""], *interval[""].ravel())]
 
 
 def mean_text(values, digits: int = 1) -> str:
     """Mean ± standard deviation, the mean alone of one value, '-' of none."""
-    pair = [f"{v:.{digits}f}" for v in mean_std(values) or ()]
-    return " ± ".join(pair[: len(values)]) or "-"
+    if not values:
+        return "-"
+    mean, std = mean_std(values)
+    if len(values) == 1:
+        return f"{mean:.{digits}f}"
+    return f"{mean:.{digits}f} ± {std:.{digits}f}"
 
 
-def cells(row: dict, table: int | None = None, name: str | None = None) -> dict[str, str]:
+def times_text(by_machine: dict[str, list[float]]) -> str:
+    """Times of every machine."""
+    texts = [f"{mean_text(values, 2)} ({name})" for name, values in by_machine.items()]
+    return "; ".join(texts) or "-"
+
+
+def score_text(row: Row) -> str:
+    """The score, and how many seeds have none because they diverged."""
+    text = mean_text(row.scores.values())
+    if row.diverged:
+        text += f" ({len(row.diverged)} of {len(row.seeds)} diverged)"
+    return text
+
+
+def cells(row: Row, number: int = 0, name: str = "") -> dict[str, str]:
     """{column: text} of a row; in a table of the paper, beside the paper's row of that name."""
-    count, seeds, method = len(row["diverged"]), row["seeds"], row["method"]
-    hours, ms = ("; ".join(f"{mean_text(v, 2)} ({k})" for k, v in row[key].items()) or "-"
-        for key in ("hours", "ms"))  # fmt: skip
-    score = mean_text(row["scores"].values())
-    if count and count == len(seeds):  # as in the paper's Table 3
-        hours, score = "Diverged", "-" if table == 3 else "Diverged"
-    elif count:
-        score += f" ({count} of {len(seeds)} diverged)"
-    if table in (3, 7) and not row["variant"]:
+    table = TABLES.get(number, Table("", OTHER, {}))
+    method = row.method
+    said = {table.said, "num_candidates" if "candidates" in method else ""}
+    settings = [f"{k}={v}" for k, v in row.settings.items() if k not in said]
+    if number in STRUCTURAL and not row.variant:
         method += " (gtp_offline.py)"  # beside the variant of the same name
-    method += f" (T = {row['num_steps']})" if SAID.get(table) == "num_steps" else ""
-    said = {SAID.get(table), "num_candidates" if "candidates" in method else None}
-    printed = TABLES[table][2] if table else {}
-    return {
-        "task": f"average, {row['task']}" if row["task"] in paper.SUITES else row["task"],
-        "method": method, "score": score, "hours": hours, "ms per action": ms,
-        "IQM": "{:.1f} [{:.1f}, {:.1f}]".format(*row["iqm"]) if row["iqm"] else "-",
-        "energy score": mean_text(row["energy_scores"].values(), 4),
-        "seeds": ", ".join(map(str, seeds)) or "-",
-        "paper": printed.get(row["task"], printed).get(name, "-"),
+    if table.said == "num_steps":
+        method += f" (T = {row.num_steps})"
+    texts = {
+        "task": f"average, {row.task}" if row.task in paper.SUITES else row.task,
+        "method": method,
+        "score": score_text(row),
+        "hours": times_text(row.hours),
+        "ms per action": times_text(row.ms),
+        "IQM": "{:.1f} [{:.1f}, {:.1f}]".format(*row.iqm) if row.iqm else "-",
+        "energy score": mean_text(row.energy_scores.values(), 4),
+        "seeds": ", ".join(map(str, row.seeds)) or "-",
+        "paper": table.printed.get(row.task, table.printed).get(name, "-"),
         "paper: hours": paper.TABLE_3_HOURS.get(name, "-"),
-        "settings": ", ".join(f"{k}={v}" for k, v in row["settings"].items() if k not in said)
-        or "defaults",
-    }  # fmt: skip
+        "settings": ", ".join(settings) or "defaults",
+    }
+    if row.diverged and len(row.diverged) == len(row.seeds):  # as in the paper's Table 3
+        texts["hours"] = "Diverged"
+        texts["score"] = "-" if number == 3 else "Diverged"
+    return texts
 
 
-def averages(placed: list[tuple[dict, str]], table: int) -> list[tuple[dict, str]]:
+def averages(placed: list[tuple[Row, str]], number: int) -> list[tuple[Row, str]]:
     """Rows of the average over every suite of which a method has all tasks, at equal settings."""
-    methods, found = {}, []
+    methods = {}
     for row, name in placed:
-        text = cells(row, table)
-        if row["scores"] and not row["diverged"]:
-            same = methods.setdefault((text["method"], text["settings"], name), {})
-            same[row["task"]] = row
+        text = cells(row, number)
+        if row.scores and not row.diverged:
+            key = (text["method"], text["settings"], name)
+            methods.setdefault(key, {})[row.task] = row
+    found = []
     for suite, tasks in paper.SUITES.items():
         for (*_, name), by_task in methods.items():
             if by_task.keys() >= {*tasks.values()}:
-                scores = [by_task[task]["scores"] for task in tasks.values()]
-                seeds = sorted(set.intersection(*map(set, scores)))  # a bootstrap takes full rows
-                mean = float(np.mean([np.mean([*by_seed.values()]) for by_seed in scores]))
-                matrix = [[by_seed[seed] for by_seed in scores] for seed in seeds]
-                changes = {"task": suite, "scores": {"mean": mean}, "seeds": seeds}
-                found.append((next(iter(by_task.values())) | changes | {"iqm": iqm(matrix)}, name))
+                rows = [by_task[task] for task in tasks.values()]
+                found.append((average(suite, rows), name))
     return found
 
 
-def markdown(title: str, columns: list[str], rows: list[dict[str, str]]) -> list[str]:
+def average(suite: str, rows: list[Row]) -> Row:
+    """The mean of a method's scores over the tasks of a suite."""
+    means = [np.mean([*row.scores.values()]) for row in rows]
+    seeds = sorted(set.intersection(*(set(row.scores) for row in rows)))
+    matrix = [[row.scores[seed] for row in rows] for seed in seeds]  # a bootstrap takes full rows
+    return replace(
+        rows[0],
+        task=suite,
+        scores={"mean": float(np.mean(means))},
+        seeds=seeds,
+        iqm=iqm(matrix),
+    )
+
+
+# ---- the document ------------------------------------------------------------------------------
+
+
+def markdown(title: str, columns: tuple[str, ...], rows: list[dict[str, str]]) -> list[str]:
     """Lines of a heading and a table."""
-    lines = [columns, ["---"] * len(columns)]
-    lines += [[row[column].replace("|", "\\|") for column in columns] for row in rows]
-    return [f"## {title}", "", *(f"| {' | '.join(line)} |" for line in lines), ""]
-
-
-def document(rows: list[dict], unended: list[dict], pick: str) -> str:
-    """All tables as Markdown; every row stands in one at least."""
-    lines, missing, shown, others = [], [], set(), {}
-    for table, (title, columns, _) in TABLES.items():
-        placed = [(row, at[table]) for row in rows if table in (at := places(row))]
-        if table in (3, 7) and not any(row["variant"] for row, _ in placed):
-            placed = []  # GTP alone compares nothing
-        if not placed:
-            missing.append(str(table))
-            continue
-        shown |= {row["files"][0] for row, _ in placed}
-        placed += averages(placed, table) if columns is SCORES else []
-        texts = [cells(row, table, name) for row, name in placed]
-        lines += markdown(f"Table {table}: {title}", columns, texts)
-    published = {sha256: task for task, (*_, sha256) in d4rl_tasks.DATASETS.items() if sha256}
+    lines = [f"## {title}", "", f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|"]
     for row in rows:
-        if row["files"][0] not in shown:
-            others.setdefault(row["dataset"]["sha256"], []).append(row)
-    for sha256, same in others.items():
-        whose = f"D4RL's {published[sha256]}" if sha256 in published else "not D4RL's"
-        name = Path(same[0]["dataset"]["path"]).name
+        texts = [row[column].replace("|", "\\|") for column in columns]
+        lines.append(f"| {' | '.join(texts)} |")
+    return [*lines, ""]
+
+
+def document(rows: list[Row], unended: list[dict], pick: str) -> str:
+    """All tables as Markdown; every row stands in one at least."""
+    lines = []
+    missing = []
+    shown = set()
+    for number, table in TABLES.items():
+        placed = [(row, places(row)[number]) for row in rows if number in places(row)]
+        alone = number in STRUCTURAL and not any(row.variant for row, _ in placed)
+        if not placed or alone:  # GTP alone compares nothing
+            missing.append(str(number))
+            continue
+        shown |= {row.files[0] for row, _ in placed}
+        if table.columns == SCORES:
+            placed += averages(placed, number)
+        texts = [cells(row, number, name) for row, name in placed]
+        lines += markdown(f"Table {number}: {table.title}", table.columns, texts)
+    lines += other_tables([row for row in rows if row.files[0] not in shown])
+    lines += notes(rows, pick)
+    if missing:
+        lines.append(f"- no runs for Table {', '.join(missing)}")
+    for results in unended:
+        done = f"update {results.get('update', '?')} of {results.get('num_updates', '?')}"
+        state = f"{results['status']}, {done}"
+        lines.append(f"- left out, not ended: {results['file']} ({state})")
+    return "\n".join(lines)
+
+
+def other_tables(rows: list[Row]) -> list[str]:
+    """Lines of a table for each dataset."""
+    tasks = {published(task): task for task in offline_tasks.DATASETS if published(task)}
+    by_data = {}
+    for row in rows:
+        by_data.setdefault(row.dataset["sha256"], []).append(row)
+    lines = []
+    for sha256, same in by_data.items():
+        whose = f"D4RL's {tasks[sha256]}" if sha256 in tasks else "not D4RL's"
+        name = Path(same[0].dataset["path"]).name
         title = f"Other runs on {name} ({whose}, SHA-256 {sha256[:12]})"
         lines += markdown(title, OTHER, [cells(row) for row in same])
-    seeds = sorted({seed for row in rows for seed in row["seeds"]})
-    trouble = rliable()[2] if any(len(row["scores"]) > 1 for row in rows) else None
-    notes = [
-        f"`{pick}` evaluation of each run; mean ± standard deviation (divided by n) over the seeds "
-        f"that the row names; {len(seeds)} in all: {', '.join(map(str, seeds))}",
-        trouble or "IQM: interquartile mean over seeds (and tasks), [95 % bootstrap interval]",
-        "settings: where a row departs from what its script does by itself for the task",
-        *([f"no runs for Table {', '.join(missing)}"] if missing else []),
+    return lines
+
+
+def notes(rows: list[Row], pick: str) -> list[str]:
+    """How to read the tables."""
+    seeds = sorted({seed for row in rows for seed in row.seeds})
+    trouble = ""
+    if any(len(row.scores) > 1 for row in rows):
+        trouble = rliable()[-1]
+    iqm_note = "IQM: interquartile mean over seeds (and tasks), [95 % bootstrap interval]"
+    return [
+        f"- `{pick}` evaluation of each run; mean ± standard deviation (divided by n) over the "
+        f"seeds that the row names; {len(seeds)} in all: {', '.join(map(str, seeds))}",
+        f"- {trouble or iqm_note}",
+        "- settings: where a row departs from what its script does by itself for the task",
     ]
-    for run in unended:
-        done = f"update {run.get('update', '?')} of {run.get('num_updates', '?')}"
-        notes.append(f"left out, not ended: {run['file']} ({run['status']}, {done})")
-    return "\n".join(lines + [f"- {note}" for note in notes])
 
 
 # ---- pictures, files ---------------------------------------------------------------------------
 
 
-def draw_curves(rows: list[dict], folder: Path) -> list[Path]:
+def draw_curves(rows: list[Row], folder: Path) -> list[Path]:
     """One PNG for each task and data: mean and standard deviation over the finished seeds of the
     normalized score, or where nothing has one of the energy score, a line for each row."""
-    from matplotlib.figure import Figure
-
-    pictures, paths = {}, []
+    pictures = {}
     for row in rows:
-        pictures.setdefault((row["task"], row["dataset"]["sha256"]), []).append(row)
+        pictures.setdefault((row.task, row.dataset["sha256"]), []).append(row)
+    paths = []
     for (task, sha256), same in pictures.items():
-        scored = any(row["scores"] for row in same)
+        scored = any(row.scores for row in same)
         key = "normalized_score" if scored else "energy_score"
-        figure = Figure(figsize=(7, 4.2), dpi=120, layout="constrained")
+        figure = new_figure(7, 4.2)
         axis = figure.subplots()
         for row in same:
-            runs = [numbers((e["update"], e.get(key)) for e in run) for run in row["evaluations"]]
-            if not (updates := sorted(set.intersection(*map(set, runs or [[]])))):
-                continue
-            values = np.array([[run[update] for update in updates] for run in runs])
-            mean, std, text = values.mean(0), values.std(0), cells(row)
-            label = f"{text['method']}, seeds {text['seeds']}; {text['settings']}"
-            (line,) = axis.plot(updates, mean, marker=".", label=label[:90])
-            band = dict(color=line.get_color(), alpha=0.15, lw=0)
-            axis.fill_between(updates, mean - std, mean + std, **band)
+            draw_curve(axis, row, key)
         if not axis.lines:  # nothing finished
             continue
-        data = Path(same[0]["dataset"]["path"]).name
+        data = Path(same[0].dataset["path"]).name
         axis.set(xlabel="updates", ylabel=key.replace("_", " "), title=f"{task}, data {data}")
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(frameon=False, fontsize=7)
+        style(axis)
         name = "".join(c if c.isalnum() or c in ".-" else "_" for c in task)
         folder.mkdir(parents=True, exist_ok=True)
-        paths.append(folder / f"curves__{name}__{sha256[:8]}.png")
-        figure.savefig(paths[-1])
+        path = folder / f"curves__{name}__{sha256[:8]}.png"
+        figure.savefig(path)
+        paths.append(path)
     return paths
 
 
-def tiny_runs(folder: str) -> None:
+def draw_curve(axis, row: Row, key: str) -> None:
+    """A row's line, at the updates that all its runs have."""
+    runs = []
+    for evaluations in row.evaluations:
+        runs.append(numbers((e["update"], e.get(key)) for e in evaluations))
+    if not runs:
+        return
+    updates = sorted(set.intersection(*map(set, runs)))
+    if not updates:
+        return
+    values = np.array([[run[update] for update in updates] for run in runs])
+    mean = values.mean(0)
+    std = values.std(0)
+    text = cells(row)
+    label = f"{text['method']}, seeds {text['seeds']}; {text['settings']}"
+    (line,) = axis.plot(updates, mean, marker=".", label=label[:90])
+    axis.fill_between(updates, mean - std, mean + std, color=line.get_color(), alpha=0.15, lw=0)
+
+
+def tiny_runs(folder: Path) -> None:
     """Two seeds of 60 updates of gtp_offline.py on random data."""
-    rng, file = np.random.default_rng(0), f"{folder}/random.npz"
-    arrays = {key: rng.uniform(-1, 1, (400, 2)) for key in ("observations", "actions")}
-    np.savez(file, **arrays, rewards=rng.uniform(size=400), terminals=np.arange(400) % 10 == 9)
+    rng = np.random.default_rng(0)
+    file = folder / "random.npz"
+    np.savez(
+        file,
+        observations=rng.uniform(-1, 1, (400, 2)),
+        actions=rng.uniform(-1, 1, (400, 2)),
+        rewards=rng.uniform(size=400),
+        terminals=np.arange(400) % 10 == 9,
+    )
+    usual = gtp_offline.default_args(env_id="multigoal-v0", dataset_path=str(file), device="cpu")
     for seed in range(2):
-        gtp_offline.train(gtp_offline.Args(env_id="multigoal-v0", dataset_path=file, seed=seed,
-            run_dir=f"{folder}/{seed}", num_updates=60, eval_freq=20, num_eval_episodes=20,
-            hidden_dim=16, batch_size=32, device="cpu", tensorboard=False))  # fmt: skip
+        args = replace(
+            usual,
+            seed=seed,
+            run_dir=str(folder / str(seed)),
+            num_updates=60,
+            eval_freq=20,
+            num_eval_episodes=20,
+            hidden_dim=16,
+            batch_size=32,
+            tensorboard=False,
+        )
+        gtp_offline.train(args)
+
+
+def read_rows(options: Arguments) -> tuple[list[Row], list[dict]]:
+    """Rows and unended runs of what the options name, or of two runs trained on the spot."""
+    if not options.quick:
+        return group(load(options.results), options.pick)
+    with tempfile.TemporaryDirectory() as folder:
+        tiny_runs(Path(folder))
+        return group(load([folder]), options.pick)
+
+
+def write(out: Path, text: str, rows: list[Row], unended: list[dict], pick: str) -> None:
+    """The Markdown file and tables.json."""
+    plain = []
+    for row in rows:
+        content = asdict(row) | {"tables": [*places(row)]}
+        del content["evaluations"]
+        plain.append(content)
+    files = [results["file"] for results in unended]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    about = {"pick": pick, "unended": files, "rows": plain}
+    gtp_offline.write_json(out.with_name("tables.json"), about)
+    gtp_offline.write_file(out, f"{text}\n".encode())
+    print(f"{out}, {out.with_name('tables.json')}")
 
 
 def run(options: Arguments) -> None:
     """Read the runs; print, write and draw what the options ask for."""
-    with tempfile.TemporaryDirectory() as folder:
-        if options.quick:
-            tiny_runs(folder)
-        rows, unended = group(load([folder] if options.quick else options.results), options.pick)
+    rows, unended = read_rows(options)
     if not rows:
-        files = ", ".join(r["file"] for r in unended)
+        files = ", ".join(results["file"] for results in unended)
         raise ValueError(f"no run has ended; go on with --resume RUN_DIR: {files}")
-    text, out = document(rows, unended, options.pick), Path(options.out or "runs/tables/tables.md")
+    text = document(rows, unended, options.pick)
     print(text)
+    out = Path(options.out or "runs/tables/tables.md")
     if options.out:
-        keep = lambda row: {k: v for k, v in row.items() if k != "evaluations"}  # noqa: E731
-        about = {"pick": options.pick, "unended": [r["file"] for r in unended]}
-        about |= {"rows": [keep(row) | {"tables": [*places(row)]} for row in rows]}
-        out.parent.mkdir(parents=True, exist_ok=True)
-        content = json.dumps(about, indent=1)
-        gtp_offline.write_file(out.with_name("tables.json"), content.encode())
-        gtp_offline.write_file(out, f"{text}\n".encode())
-        print(f"{out}, {out.with_name('tables.json')}")
-    for path in draw_curves(rows, out.parent) if options.curves else ():
-        print(path)
+        write(out, text, rows, unended, options.pick)
+    if options.curves:
+        for path in draw_curves(rows, out.parent):
+            print(path)
 
 
 if __name__ == "__main__":

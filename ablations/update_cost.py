@@ -20,18 +20,20 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
 
 import torch
-from experiment import Variant, main, replacing, write_json
+from experiment import Variant, gtp_offline, main, print_rows, replacing
 from paper import TABLE_3_HOURS
 
-import gtp_offline
-
 SCRIPTS = ("ode_solver", "linear_q", "shortcut", "meanflow")
+OBS_DIM = 11  # Hopper's
+ACTION_DIM = 3
+BATCH_SIZE = 256
 
 
 @dataclass
@@ -44,7 +46,7 @@ class Arguments:
     quick: bool = False  # three updates: shows that it works, not more
 
 
-def peak_megabytes(update, device: str) -> float:
+def peak_megabytes(update: Callable, device: str) -> float:
     """The most that update() has allocated at once, beyond what was there before."""
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()
@@ -55,41 +57,66 @@ def peak_megabytes(update, device: str) -> float:
     with torch.profiler.profile(profile_memory=True) as profile:
         update()
     with tempfile.TemporaryDirectory() as folder:
-        profile.export_chrome_trace(path := f"{folder}/trace.json")
-        events = json.loads(Path(path).read_bytes())["traceEvents"]
-    return max(accumulate(e["args"]["Bytes"] for e in events if e["name"] == "[memory]")) / 1e6
+        path = Path(folder) / "trace.json"
+        profile.export_chrome_trace(str(path))
+        events = json.loads(path.read_bytes())["traceEvents"]
+    changes = [event["args"]["Bytes"] for event in events if event["name"] == "[memory]"]
+    return max(accumulate(changes)) / 1e6
 
 
-def costs(variants: dict[str, Variant], device: str = "cpu", rounds: int = 30) -> dict[str, dict]:
-    """{title: {milliseconds, ratio to the first variant's, megabytes}} of an update."""
-    args = gtp_offline.resolve_args(gtp_offline.Args(dataset_path="-", eta=5.0, device=device))
-    names = ("observations", 11), ("next_observations", 11), ("actions", 3)
-    data = {name: torch.rand(256, dim, device=device) for name, dim in names}
-    data |= {name: torch.rand(256, device=device) for name in ("rewards", "terminals")}
-    data["rows"] = torch.arange(256, device=device)
-    nets = gtp_offline.make_networks(args, 11, 3).to(device)
-    adam = {name: torch.optim.Adam(net.parameters(), fused=True) for name, net in nets.items()}
+def random_data(device: str) -> dict[str, torch.Tensor]:
+    """As many transitions as a batch takes."""
+    return {
+        "observations": torch.rand(BATCH_SIZE, OBS_DIM, device=device),
+        "next_observations": torch.rand(BATCH_SIZE, OBS_DIM, device=device),
+        "actions": torch.rand(BATCH_SIZE, ACTION_DIM, device=device),
+        "rewards": torch.rand(BATCH_SIZE, device=device),
+        "terminals": torch.rand(BATCH_SIZE, device=device),
+        "rows": torch.arange(BATCH_SIZE, device=device),
+    }
+
+
+def make_update(device: str) -> Callable[[Variant], float]:
+    """A function that does one update of a variant and gives its seconds."""
+    usual = gtp_offline.default_args(dataset_path="-", device=device)
+    args = replace(usual, eta=5.0, batch_size=BATCH_SIZE)
+    data = random_data(device)
+    nets = gtp_offline.make_networks(args, OBS_DIM, ACTION_DIM).to(device)
+    optimizers = gtp_offline.make_optimizers(nets, args)
     inputs = gtp_offline.draw_inputs(0, data, torch.Generator(device), args)
     clock = time.process_time if device == "cpu" else time.perf_counter
 
-    def update(variant: Variant) -> float:  # seconds
-        given, began = replace(args, **variant.changes), clock()
+    def update(variant: Variant) -> float:
+        given = replace(args, **variant.changes)
+        began = clock()
         with replacing(gtp_offline, variant.replaced):
-            metrics = gtp_offline.update_networks(nets, adam, data, inputs, given)
+            metrics = gtp_offline.update_networks(nets, optimizers, data, inputs, given)
         metrics["actor_grad_norm"].item()  # waits for CUDA
         seconds = clock() - began
         nets.zero_grad()  # the profiler knows only what was allocated before its eyes
         return seconds
 
-    times = [[update(v) for v in variants.values()] for _ in range(rounds)]
-    return {
-        title: {
-            "milliseconds": round(1e3 * statistics.median(row[i] for row in times), 2),
-            "ratio": round(statistics.median(row[i] / row[0] for row in times), 3),
-            "megabytes": round(peak_megabytes(partial(update, variant), device), 2),
+    return update
+
+
+def costs(variants: dict[str, Variant], device: str = "cpu", rounds: int = 30) -> dict[str, dict]:
+    """{title: {milliseconds, ratio to the first variant's, megabytes}} of an update."""
+    update = make_update(device)
+    times = {title: [] for title in variants}
+    for _ in range(rounds):
+        for title, variant in variants.items():
+            times[title].append(update(variant))
+    base = next(iter(times.values()))
+    table = {}
+    for title, variant in variants.items():
+        ratios = [own / first for own, first in zip(times[title], base, strict=True)]
+        megabytes = peak_megabytes(partial(update, variant), device)
+        table[title] = {
+            "milliseconds": round(1e3 * statistics.median(times[title]), 2),
+            "ratio": round(statistics.median(ratios), 3),
+            "megabytes": round(megabytes, 2),
         }
-        for i, (title, variant) in enumerate(variants.items())
-    }
+    return table
 
 
 def run(options: Arguments) -> None:
@@ -101,11 +128,12 @@ def run(options: Arguments) -> None:
     for script in SCRIPTS:
         variants |= importlib.import_module(script).variants()
     table = costs(variants, options.device, 3 if options.quick else options.rounds)
+    out = Path(options.out)
+    out.mkdir(parents=True, exist_ok=True)
     about = {"device": options.device, "torch": torch.__version__, "variants": table}
-    write_json(Path(options.out) / "update_cost.json", about)
-    print("| | ms/update | ratio | peak MB |\n|---|---|---|---|")
-    for title, row in table.items():
-        print(f"| {title} | {row['milliseconds']} | {row['ratio']} | {row['megabytes']} |")
+    gtp_offline.write_json(out / "update_cost.json", about)
+    rows = [[title, *map(str, row.values())] for title, row in table.items()]
+    print_rows(["", "ms/update", "ratio", "peak MB"], rows)
     hours = {k: float(v) for k, v in TABLE_3_HOURS.items() if v != "Diverged"}
     print("the paper's hours, ratio:", {k: round(v / hours["GTP"], 2) for k, v in hours.items()})
 

@@ -25,7 +25,6 @@ ones. The clip matters more than eta: clipped at 100, eta = 20 prefers the best 
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from dataclasses import asdict, dataclass
@@ -34,19 +33,35 @@ from pathlib import Path
 import experiment
 import numpy as np
 import torch
-from experiment import Variant, cell, main, mean_std, write_json
+from experiment import (
+    Variant,
+    cell,
+    gtp_offline,
+    load_policy,
+    main,
+    mean_std,
+    new_figure,
+    print_rows,
+    style,
+)
 
-import gtp_offline
-
-MEANS, MASSES, REACH = np.array([-0.65, 0.0, 0.65]), np.array([0.45, 0.4, 0.15]), 0.2
-TOP, WIDTH = 0.36, 0.5  # of the hill of values
-MAX_WEIGHT = gtp_offline.DIFFERENCES["max_weight"][0]
-ETAS, TRAINED_ETAS = (0.0, 1.0, 5.0, 20.0), (0.0, 1.0, 5.0)
-NUM_STEPS = 5, 20  # K of the sampler
-CHANGES = {  # what makes small networks learn fast; K = 1 only where next actions do not matter
-    "learning_rate": 3e-3, "critic_learning_rate": 3e-3, "tau": 0.01, "grad_norm": 5.0,
-    "num_steps": 1,
-}  # fmt: skip
+MEANS = np.array([-0.65, 0.0, 0.65])  # of the three bumps
+MASSES = np.array([0.45, 0.4, 0.15])
+REACH = 0.2  # half the width of a bump
+TOP = 0.36  # of the hill of values
+WIDTH = 0.5
+MAX_WEIGHT = gtp_offline.Args.max_weight
+ETAS = (0.0, 1.0, 5.0, 20.0)
+TRAINED_ETAS = (0.0, 1.0, 5.0)
+NUM_STEPS = (5, 20)  # K of the sampler
+CHANGES = {  # what makes small networks learn fast
+    "learning_rate": 3e-3,
+    "critic_learning_rate": 3e-3,
+    "tau": 0.01,
+    "grad_norm": 5.0,
+    "num_steps": 1,  # in training, where next actions do not matter
+    "max_weight": MAX_WEIGHT,
+}
 
 
 @dataclass
@@ -68,25 +83,34 @@ class Arguments:
 def density(a: np.ndarray) -> np.ndarray:
     """Of the data's actions: bumps 15/16 (1 - d^2)^2 / REACH with |d| <= 1, (n,) -> (n,)."""
     d = (a[:, None] - MEANS) / REACH
-    return 15 / 16 * np.maximum(0, 1 - d**2) ** 2 @ MASSES / REACH
+    bumps = 15 / 16 * np.maximum(0, 1 - d**2) ** 2
+    return bumps @ MASSES / REACH
 
 
 def value(a: np.ndarray) -> np.ndarray:
     """Q(a), highest at TOP."""
-    return np.exp(-(((a - TOP) / WIDTH) ** 2))
+    d = (a - TOP) / WIDTH
+    return np.exp(-(d**2))
 
 
 def behaviour(count: int = 30_001) -> np.ndarray:
     """Actions (count,) at equally spaced quantiles of the data: every mean over them is exact."""
     a = np.linspace(-1, 1, 200_001)
     cdf = np.cumsum(density(a))
-    return np.interp((np.arange(count) + 0.5) / count, cdf / cdf[-1], a)
+    quantiles = (np.arange(count) + 0.5) / count
+    return np.interp(quantiles, cdf / cdf[-1], a)
+
+
+def distances(a: np.ndarray) -> np.ndarray:
+    """From the middle of every bump, (..., 3)."""
+    return np.abs(a[..., None] - MEANS)
 
 
 def masses(a: np.ndarray, weights: np.ndarray | None = None) -> list[float]:
     """The share of each bump, actions outside going to the nearest, (n,) -> (3,)."""
-    nearest = np.abs(a[:, None] - MEANS).argmin(1)
-    return (np.bincount(nearest, weights, 3) / np.bincount(nearest, weights).sum()).tolist()
+    nearest = distances(a).argmin(-1)
+    sums = np.bincount(nearest, weights, minlength=3)
+    return (sums / sums.sum()).tolist()
 
 
 def weights(a: np.ndarray, eta: float, max_weight: float, shift: float = 0) -> np.ndarray:
@@ -97,24 +121,51 @@ def weights(a: np.ndarray, eta: float, max_weight: float, shift: float = 0) -> n
     return w / w.mean()
 
 
-def shifted_values(eta: float) -> list[dict]:
-    """Part 3: distributions by Eqs. 14 and 12 (A in its standard deviations), without clip, for
-    different V; moved is the total variation distance to that with V = E[Q]."""
-    a, rows = behaviour(), []
+def uncut_weights(a: np.ndarray, eta: float, shift: float = 0) -> np.ndarray:
+    """w of Eq. 12, A in its standard deviations, mean 1; V = E[Q] + shift."""
     q = value(a)
-    for name, v in {
-        "lowest Q": q.min(), "mean of Q - std / 2": q.mean() - q.std() / 2, "mean of Q": q.mean(),
-        "mean of Q + std / 2": q.mean() + q.std() / 2, "highest Q": q.max(),
-    }.items():  # fmt: skip
-        cut = weights(a, eta, math.inf, v - q.mean())
-        full, usual = (np.exp(eta * (q - v) / q.std()) for v in (v, q.mean()))
-        full, usual = full / full.mean(), usual / usual.mean()
-        moved = [
-            np.abs(cut - weights(a, eta, math.inf)).mean() / 2,
-            np.abs(full - usual).mean() / 2,
-        ]
-        rows.append({"V": name, "eta": eta, "masses": masses(a, cut), "moved": moved[0]})
-        rows[-1] |= {"masses_eq12": masses(a, full), "moved_eq12": moved[1]}
+    w = np.exp(eta * (q - q.mean() - shift) / q.std())
+    return w / w.mean()
+
+
+def shifted_values(eta: float) -> list[dict]:
+    """Part 3: distributions by Eqs. 14 and 12, without clip, for different V; moved is the total
+    variation distance to that with V = E[Q]."""
+    a = behaviour()
+    q = value(a)
+    shifts = {
+        "lowest Q": q.min() - q.mean(),
+        "mean of Q - std / 2": -q.std() / 2,
+        "mean of Q": 0.0,
+        "mean of Q + std / 2": q.std() / 2,
+        "highest Q": q.max() - q.mean(),
+    }
+    usual = weights(a, eta, math.inf)
+    usual_eq12 = uncut_weights(a, eta)
+    rows = []
+    for name, shift in shifts.items():
+        cut = weights(a, eta, math.inf, shift)
+        uncut = uncut_weights(a, eta, shift)
+        row = {
+            "V": name,
+            "eta": eta,
+            "masses": masses(a, cut),
+            "moved": np.abs(cut - usual).mean() / 2,
+            "masses_eq12": masses(a, uncut),
+            "moved_eq12": np.abs(uncut - usual_eq12).mean() / 2,
+        }
+        rows.append(row)
+    return rows
+
+
+def exact_rows() -> list[dict]:
+    """Part 1: the masses of the weighted distribution, with the clip and without (None)."""
+    a = behaviour()
+    rows = []
+    for eta in ETAS:
+        for clip in (MAX_WEIGHT, None):
+            w = weights(a, eta, clip or math.inf)
+            rows.append({"eta": eta, "max_weight": clip, "masses": masses(a, w)})
     return rows
 
 
@@ -126,94 +177,144 @@ def write_dataset(path: Path, rows: int = 20_000) -> None:
     rng = np.random.default_rng(0)
     bump = 2 * rng.beta(3, 3, rows) - 1
     a = MEANS[rng.choice(3, rows, p=MASSES)] + REACH * bump
-    arrays = {"observations": np.zeros((rows, 1)), "actions": a[:, None], "rewards": value(a)}
-    arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, **arrays, terminals=np.ones(rows, bool))
+    np.savez(
+        path,
+        observations=np.zeros((rows, 1), np.float32),
+        actions=a[:, None].astype(np.float32),
+        rewards=value(a).astype(np.float32),
+        terminals=np.ones(rows, bool),
+    )
 
 
 def train(arguments: Arguments) -> list[dict]:
-    """A row for each eta and K: masses and off-support shares over the seeds, pooled actions."""
+    """Part 2: a row for each eta and K."""
     data = Path(arguments.out) / "bandit.npz"
     options = experiment.Options(**asdict(arguments), dataset_path=str(data))
     options = experiment.prepare(options, "weighted_bc")
     if not data.exists():
         write_dataset(data)
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
     rows = []
     for eta in TRAINED_ETAS:
-        variant = Variant(CHANGES | {"eta": eta, "max_weight": MAX_WEIGHT})
-        seeds = range(options.first_seed, options.first_seed + options.seeds)
+        variant = Variant(CHANGES | {"eta": eta})
         runs = [experiment.run(f"eta {eta:g}", variant, seed, options) for seed in seeds]
-        if bad := [run["run_dir"] for run in runs if run["status"] != "finished"]:
-            raise ValueError(f"{bad[0]} diverged; remove it and give fewer or other updates")
-        for k in NUM_STEPS:
-            acts = [gtp_offline.load_policy(run["run_dir"], num_steps=k) for run in runs]
-            samples = np.stack([act(np.zeros((20_000, 1), np.float32))[:, 0] for act in acts])
-            outside = np.abs(samples[..., None] - MEANS).min(-1) > REACH
-            rows.append({
-                "eta": eta, "num_steps": k, "run_dirs": [run["run_dir"] for run in runs],
-                "masses": [mean_std(m) for m in zip(*map(masses, samples), strict=True)],
-                "outside": mean_std(outside.mean(1)), "actions": samples.ravel(),
-            })  # fmt: skip
+        for results in runs:
+            if results["status"] != "finished":
+                folder = results["run_dir"]
+                raise ValueError(f"{folder} diverged; remove it and give fewer or other updates")
+        folders = [results["run_dir"] for results in runs]
+        rows += [{"eta": eta} | trained_row(folders, k) for k in NUM_STEPS]
     return rows
+
+
+def trained_row(run_dirs: list[str], num_steps: int) -> dict:
+    """Masses and off-support shares over the seeds, and the pooled actions, at one K."""
+    obs = np.zeros((20_000, 1), np.float32)
+    acts = [load_policy(folder, num_steps=num_steps) for folder in run_dirs]
+    actions = np.stack([act(obs)[:, 0] for act in acts])
+    outside = distances(actions).min(-1) > REACH
+    by_seed = np.array([masses(own) for own in actions])
+    return {
+        "num_steps": num_steps,
+        "run_dirs": run_dirs,
+        "masses": [mean_std(mass) for mass in by_seed.T],
+        "outside": mean_std(outside.mean(1)),
+        "actions": actions.ravel(),
+    }
 
 
 # ---- tables and figure -------------------------------------------------------------------------
 
 
-def print_tables(exact: list[dict], trained: list[dict], shifted: list[dict]) -> None:
-    """Markdown: exact and trained masses; masses with V shifted."""
-    print("\n| eta | | left % | middle % | right % | outside the support % |\n" + "|---" * 6 + "|")
+def print_masses(exact: list[dict], trained: list[dict]) -> None:
+    """Markdown: exact and trained masses."""
+    rows = []
     for eta in ETAS:
-        for row in (row for row in exact if row["eta"] == eta):
-            clip = f"clipped at {MAX_WEIGHT:g}" if row["max_weight"] else "not clipped"
-            numbers = " | ".join(f"{100 * m:.1f}" for m in row["masses"])
-            print(f"| {eta:g} | exact, {clip} | {numbers} | 0 |")
-        for row in (row for row in trained if row["eta"] == eta):
-            numbers = " | ".join(cell(m, 100, 1) for m in [*row["masses"], row["outside"]])
-            print(f"| {eta:g} | trained, K = {row['num_steps']} | {numbers} |")
-    heads = "eta | V | Eq. 14: masses % | moved % | Eq. 12: masses % | moved %"
-    print(f"\n| {heads} |\n" + "|---" * 6 + "|")
+        for row in exact:
+            if row["eta"] == eta:
+                clip = f"clipped at {MAX_WEIGHT:g}" if row["max_weight"] else "not clipped"
+                cells = [f"{100 * mass:.1f}" for mass in row["masses"]]
+                rows.append([f"{eta:g}", f"exact, {clip}", *cells, "0"])
+        for row in trained:
+            if row["eta"] == eta:
+                cells = [cell(pair, 100, 1) for pair in (*row["masses"], row["outside"])]
+                rows.append([f"{eta:g}", f"trained, K = {row['num_steps']}", *cells])
+    heads = ["eta", "", "left %", "middle %", "right %", "outside the support %"]
+    print()
+    print_rows(heads, rows)
+
+
+def print_shifted(shifted: list[dict]) -> None:
+    """Markdown: masses with V shifted."""
+    rows = []
     for row in shifted:
         cells = [f"{row['eta']:g}", row["V"]]
-        for end in ("", "_eq12"):
-            cells.append(" / ".join(f"{100 * m:.1f}" for m in row["masses" + end]))
-            cells.append(f"{100 * row['moved' + end]:.1f}")
-        print("| " + " | ".join(cells) + " |")
+        for equation in ("", "_eq12"):
+            cells.append(" / ".join(f"{100 * mass:.1f}" for mass in row["masses" + equation]))
+            cells.append(f"{100 * row['moved' + equation]:.1f}")
+        rows.append(cells)
+    heads = ["eta", "V", "Eq. 14: masses %", "moved %", "Eq. 12: masses %", "moved %"]
+    print()
+    print_rows(heads, rows)
+
+
+GRID = np.linspace(-1, 1, 1001)  # where the curves are drawn
+
+
+def draw_weighted(axis, eta: float, max_weight: float, shift: float = 0, **looks) -> None:
+    """The density of the weighted distribution."""
+    a = behaviour()
+    w = np.interp(GRID, a, weights(a, eta, max_weight, shift))
+    axis.plot(GRID, density(GRID) * w, **looks)
+
+
+def draw_eta(axis, eta: float, trained: list[dict]) -> None:
+    """The data, the weighted distributions and the trained policy's actions."""
+    axis.set_title(f"$\\eta$ = {eta:g}")
+    axis.plot(GRID, density(GRID), color="black", label="data (exact)")
+    k = NUM_STEPS[-1]
+    for row in trained:
+        if row["eta"] == eta and row["num_steps"] == k:
+            axis.hist(
+                row["actions"],
+                bins=100,
+                range=(-1, 1),
+                density=True,
+                color="#f2b8b0",
+                label=f"trained GTP, K = {k}",
+            )
+    if eta > 0:
+        label = f"weighted, clipped at {MAX_WEIGHT:g} (exact)"
+        draw_weighted(axis, eta, MAX_WEIGHT, color="#c0392b", label=label)
+        label = "weighted, no clip (exact)"
+        draw_weighted(axis, eta, math.inf, color="#c0392b", ls=":", label=label)
+
+
+def draw_shifts(axis) -> None:
+    """The distributions of Eq. 14 with the lowest, the usual and the highest V."""
+    axis.set_title("$\\eta$ = 1, V shifted (exact)")
+    q = value(behaviour())
+    lowest = q.min() - q.mean()
+    highest = q.max() - q.mean()
+    draw_weighted(axis, 1, math.inf, lowest, color="#e08e45", label="V = lowest Q")
+    draw_weighted(axis, 1, math.inf, color="#c0392b", label="V = mean of Q")
+    draw_weighted(axis, 1, math.inf, highest, color="black", label="V = highest Q")
 
 
 def draw(trained: list[dict], path: Path) -> None:
     """A panel for each eta, and one for V."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(15, 4), dpi=120, layout="constrained")
+    figure = new_figure(15, 4)
     axes = figure.subplots(1, len(ETAS) + 1, sharey=True)
-    a, x, red = behaviour(), np.linspace(-1, 1, 1001), "#c0392b"
-    weighted = lambda *given: density(x) * np.interp(x, a, weights(a, *given))  # noqa: E731
     for axis, eta in zip(axes, ETAS, strict=False):
-        axis.set_title(f"$\\eta$ = {eta:g}")
-        axis.plot(x, density(x), color="black", label="data (exact)")
-        for row in trained:
-            if (row["eta"], row["num_steps"]) == (eta, NUM_STEPS[-1]):
-                axis.hist(row["actions"], 100, range=(-1, 1), density=True, color="#f2b8b0",
-                    label=f"trained GTP, K = {NUM_STEPS[-1]}")  # fmt: skip
-        if eta > 0:
-            label = f"weighted, clipped at {MAX_WEIGHT:g} (exact)"
-            axis.plot(x, weighted(eta, MAX_WEIGHT), color=red, label=label)
-            axis.plot(x, weighted(eta, math.inf), ":", color=red, label="weighted, no clip (exact)")
-    q = value(a) - value(a).mean()
-    for label, shift, color in (
-        ("V = lowest Q", q.min(), "#e08e45"),
-        ("V = mean of Q", 0, red),
-        ("V = highest Q", q.max(), "black"),
-    ):
-        axes[-1].plot(x, weighted(1, math.inf, shift), color=color, label=label)
-    axes[-1].set_title("$\\eta$ = 1, V shifted (exact)")
-    axes[-1].legend(frameon=False, fontsize=8, loc="upper left")
+        draw_eta(axis, eta, trained)
+    draw_shifts(axes[-1])
     for axis in axes:
-        axis.plot(x, value(x), "--", color="#3b6fb6", lw=1, label="value of the action")
+        axis.plot(GRID, value(GRID), "--", color="#3b6fb6", lw=1, label="value of the action")
         axis.set(xlim=(-1, 1), ylim=(0, 6), xlabel="action")
-        axis.spines[["top", "right"]].set_visible(False)
+        style(axis)
+    for axis in axes[:-1]:
+        axis.get_legend().remove()  # one for all of them, below
     axes[0].set_ylabel("density")
     handles, labels = axes[1].get_legend_handles_labels()  # eta = 1 has everything
     figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=len(labels))
@@ -223,18 +324,18 @@ def draw(trained: list[dict], path: Path) -> None:
 def run(arguments: Arguments) -> None:
     """Compute, train, print and draw everything."""
     trained = train(arguments)
-    a = behaviour()
-    exact = [
-        {"eta": eta, "max_weight": clip, "masses": masses(a, weights(a, eta, clip or math.inf))}
-        for eta in ETAS
-        for clip in (MAX_WEIGHT, None)
-    ]
-    shifted = [row for eta in (1.0, 5.0) for row in shifted_values(eta)]
-    print_tables(exact, trained, shifted)
+    exact = exact_rows()
+    shifted = shifted_values(1.0) + shifted_values(5.0)
+    print_masses(exact, trained)
+    print_shifted(shifted)
+    results = {
+        "options": asdict(arguments),
+        "exact": exact,
+        "trained": [{k: v for k, v in row.items() if k != "actions"} for row in trained],
+        "shifted": shifted,
+    }
     file = Path(arguments.out) / "weighted_bc.json"
-    rows = [{k: v for k, v in row.items() if k != "actions"} for row in trained]
-    results = {"options": asdict(arguments), "exact": exact, "trained": rows, "shifted": shifted}
-    write_json(file, results)
+    gtp_offline.write_json(file, results)
     draw(trained, file.with_suffix(".png"))
     print(f"\n{file}, {file.with_suffix('.png')}")
 

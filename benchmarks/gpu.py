@@ -13,20 +13,38 @@ curves.png into --out. A machine without a package index needs the wheels before
     pip install --no-index --find-links wheels -r requirements.txt
 """
 
-import argparse
 import json
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
+
+import tyro
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ("gtp_offline", "diffusion_ql")
+PLANNED = (0, 143)  # exit codes: finished, and interrupted by SIGTERM
+SPARED = 45  # seconds at the end, to save, tabulate and draw
 
 
-def run_until(commands, deadline, log_folder):
-    """Run the commands side by side, SIGTERM at the deadline; {name: exit code}."""
+@dataclass
+class Options:
+    """Everything to measure on a GPU, in a given time."""
+
+    data: tyro.conf.Positional[tuple[str, ...]] = ()  # TASK=FILE, what to train on
+    minutes: float = 9  # for everything
+    speed_minutes: float = 4  # for speed.py; 0: skip it
+    num_updates: int = 100_000  # of the trainings
+    device: str = "cuda"  # or cpu
+    compile: bool = True  # torch.compile the trainings
+    cuda_graphs: bool = False  # of the trainings
+    out: Path = Path("runs/gpu")  # folder of the results
+
+
+def run_until(commands: dict[str, list], deadline: float, log_folder: Path) -> dict[str, int]:
+    """Run the commands side by side, SIGTERM at the deadline -> {name: exit code}."""
     started = {}
     for name, command in commands.items():
         with open(log_folder / f"{name}.log", "w") as log:  # the process keeps its own
@@ -46,29 +64,49 @@ def run_until(commands, deadline, log_folder):
     return codes
 
 
-def training(script, task, file, options):
+def speed_command(options: Options) -> list[str]:
+    """The command of speed.py."""
+    script = str(ROOT / "benchmarks" / "speed.py")
+    flags = ["--out", str(options.out), "--device", options.device]
+    return [sys.executable, script, *flags, "--minutes", str(options.speed_minutes)]
+
+
+def training(script: str, task: str, file: str, options: Options) -> list[str]:
     """The command of a run, or of its continuation."""
     run_dir = options.out / f"{task}__{script}"
     command = [sys.executable, str(ROOT / f"{script}.py")]
     if (run_dir / "checkpoint.pt").exists():
         return [*command, "--resume", str(run_dir)]
-    given = {"env-id": task, "dataset-path": file, "run-dir": run_dir, "device": options.device}
-    given |= {"num-updates": options.num_updates, "eval-freq": max(1, options.num_updates // 10)}
-    command += [str(v) for name, value in given.items() for v in (f"--{name}", value)]
-    return command + ["--compile"] * options.compile + ["--cuda-graphs"] * options.cuda_graphs
+    values = {
+        "--env-id": task,
+        "--dataset-path": file,
+        "--run-dir": run_dir,
+        "--device": options.device,
+        "--num-updates": options.num_updates,
+        "--eval-freq": max(1, options.num_updates // 10),
+    }
+    for flag, value in values.items():
+        command += [flag, str(value)]
+    if options.compile:
+        command.append("--compile")
+    if options.cuda_graphs:
+        command.append("--cuda-graphs")
+    return command
 
 
-def read(out, codes):
+def read(out: Path, codes: dict[str, int]) -> dict[str, dict]:
     """{run: its results.json, or what there is to say without one}."""
     found = {}
     for name, code in codes.items():
         file = out / name / "results.json"
-        nothing = {"status": f"exit code {code}", "evaluations": []}
-        found[name] = json.loads(file.read_text()) if file.exists() else nothing
+        if file.exists():
+            found[name] = json.loads(file.read_text())
+        else:
+            found[name] = {"status": f"exit code {code}", "evaluations": []}
     return found
 
 
-def tables(runs):
+def tables(runs: dict[str, dict]) -> str:
     """Markdown of the runs' states and scores; the device is named by speed.json."""
     lines = [
         "| run | status | updates | updates/s | score | energy score x 1000 |",
@@ -76,29 +114,34 @@ def tables(runs):
     ]
     for name, results in runs.items():
         last = results.get("last") or {}
-        score, energy = last.get("normalized_score"), last.get("energy_score")
-        cells = [name, results["status"], str(results.get("update", 0))]
-        cells.append(f"{results.get('updates_per_second', 0):.0f}")
-        cells.append("-" if score is None else f"{score:.1f} ± {last['normalized_score_std']:.1f}")
-        cells.append("-" if energy is None else f"{1000 * energy:.0f}")
-        lines.append("| " + " | ".join(cells) + " |")
+        score = last.get("normalized_score")
+        energy = last.get("energy_score")
+        cells = [
+            name,
+            results["status"],
+            str(results.get("update", 0)),
+            f"{results.get('updates_per_second', 0):.0f}",
+            "-" if score is None else f"{score:.1f} ± {last['normalized_score_std']:.1f}",
+            "-" if energy is None else f"{1000 * energy:.0f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def draw(runs, path):
+def draw(runs: dict[str, dict], path: Path) -> None:
     """Normalized score against updates and against minutes of training, a line for each run."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.5), dpi=120, layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     for name, results in runs.items():
-        if rows := [r for r in results["evaluations"] if r["normalized_score"] is not None]:
+        rows = [row for row in results["evaluations"] if row["normalized_score"] is not None]
+        if rows:
             updates = [row["update"] for row in rows]
             scores = [row["normalized_score"] for row in rows]
+            per_minute = 60 * results["updates_per_second"]
             left.plot(updates, scores, marker=".", label=name)
-            right.plot(
-                [u / results["updates_per_second"] / 60 for u in updates], scores, marker="."
-            )
+            right.plot([update / per_minute for update in updates], scores, marker=".")
     left.set(xlabel="updates", ylabel="normalized score on the given file")
     right.set(xlabel="minutes of updates")
     if left.lines:
@@ -106,44 +149,51 @@ def draw(runs, path):
     figure.savefig(path)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("data", nargs="*", metavar="TASK=FILE", help="what to train on")
-    parser.add_argument("--minutes", type=float, default=9, help="for everything")
-    parser.add_argument("--speed-minutes", type=float, default=4, help="for speed.py; 0: skip it")
-    parser.add_argument("--num-updates", type=int, default=100_000)
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--cuda-graphs", action="store_true", help="of the trainings")
-    parser.add_argument("--out", type=Path, default=Path("runs/gpu"))
-    options = parser.parse_args()
-    pairs = [pair.partition("=")[::2] for pair in options.data]
-    for task, file in pairs:
+def trainings(options: Options) -> dict[str, list[str]]:
+    """{run: its command} for every TASK=FILE and script; ValueError for a file that is absent."""
+    commands = {}
+    for pair in options.data:
+        task, _, file = pair.partition("=")
         if not Path(file).is_file():
-            parser.error(f"{task}={file}: give TASK=FILE with an HDF5 or NPZ file that exists")
-    deadline = time.monotonic() + 60 * options.minutes - 45  # to save, tabulate and draw
+            raise ValueError(f"{pair}: give TASK=FILE with an HDF5 or NPZ file that exists")
+        for script in SCRIPTS:
+            commands[f"{task}__{script}"] = training(script, task, file, options)
+    return commands
+
+
+def run(options: Options) -> None:
+    """Measure, train, tabulate and draw; ValueError where a process failed."""
+    commands = trainings(options)
+    deadline = time.monotonic() + 60 * options.minutes - SPARED
     options.out.mkdir(parents=True, exist_ok=True)
     codes = {}
     if options.speed_minutes > 0:
-        speed = [sys.executable, str(ROOT / "benchmarks/speed.py"), "--out", str(options.out)]
-        speed += ["--device", options.device, "--minutes", str(options.speed_minutes)]
-        codes |= run_until({"speed": speed}, deadline, options.out)
-        print((options.out / "speed.log").read_text()[-4000:], flush=True)
-    commands = {
-        f"{task}__{script}": training(script, task, file, options)
-        for task, file in pairs
-        for script in SCRIPTS
-    }
-    runs = run_until(commands, deadline, options.out)
+        codes = run_until({"speed": speed_command(options)}, deadline, options.out)
+        log = (options.out / "speed.log").read_text()
+        print(log[-4000:], flush=True)
     if commands:
-        results = read(options.out, runs)
-        (options.out / "gpu.md").write_text(text := tables(results))
-        draw(results, options.out / "curves.png")
+        trained = run_until(commands, deadline, options.out)
+        runs = read(options.out, trained)
+        text = tables(runs)
+        (options.out / "gpu.md").write_text(text)
+        draw(runs, options.out / "curves.png")
         print(text)
-    failed = {name: code for name, code in (codes | runs).items() if code not in (0, 143)}
-    if failed:  # 143: interrupted by SIGTERM, as planned
-        sys.exit(f"error: exit codes {failed}; see the .log files in {options.out}")
+        codes |= trained
+    failed = {name: code for name, code in codes.items() if code not in PLANNED}
+    if failed:
+        raise ValueError(f"exit codes {failed}; see the .log files in {options.out}")
+
+
+def main() -> int:
+    """Exit code: 0, or 1 where something failed."""
+    options = tyro.cli(Options)
+    try:
+        run(options)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -49,6 +49,36 @@ def read_blocks(text: str, name: str) -> tuple[dict[str, tuple[int, int]], list[
     return blocks, faults
 
 
+def missing_blocks(blocks: dict, holders: dict) -> list[str]:
+    """Blocks of one script only, and blocks of the canonical script that another lacks."""
+    faults = []
+    for block, names in holders.items():
+        if len(names) == 1:
+            faults.append(f"{names[0]}: no other script has block {block!r}")
+    for name in blocks:
+        expected = blocks.get(SCRIPTS[0], {}).keys() - LACKS.get(name, set())
+        for block in expected - blocks[name].keys():
+            faults.append(f"{name}: block {block!r} is missing")
+    return faults
+
+
+def altered_blocks(name: str, texts: dict, blocks: dict, holders: dict) -> tuple[list[str], str]:
+    """The faults of a script's blocks, and its text with the canonical ones in their place."""
+    faults = []
+    lines = texts[name].splitlines(keepends=True)
+    for block, (first, last) in reversed(blocks[name].items()):  # later ones do not move others
+        origin = holders[block][0]
+        begin, end = blocks[origin][block]
+        canonical = texts[origin].splitlines(keepends=True)[begin : end + 1]
+        own = lines[first : last + 1]
+        if own == canonical:
+            continue
+        lines[first : last + 1] = canonical
+        difference = "".join(difflib.unified_diff(canonical, own, origin, name, n=0)).rstrip("\n")
+        faults.append(f"{name}:{first + 1}: block {block!r} differs from {origin}'s\n{difference}")
+    return faults, "".join(lines)
+
+
 def check(folder: Path, write: bool = False) -> list[str]:
     """Faults of the scripts in a folder; with write, differences are mended instead, unless the
     markers themselves are at fault."""
@@ -60,31 +90,16 @@ def check(folder: Path, write: bool = False) -> list[str]:
         return faults
     blocks = {name: found for name, (found, _) in read.items()}
     holders = {}
-    for name in SCRIPTS:
-        for block in blocks.get(name, ()):
+    for name, found in blocks.items():
+        for block in found:
             holders.setdefault(block, []).append(name)
-    for block, names in holders.items():
-        if len(names) == 1:
-            faults.append(f"{names[0]}: no other script has block {block!r}")
+    faults = missing_blocks(blocks, holders)
     for name in texts:
-        for block in blocks.get(SCRIPTS[0], {}).keys() - blocks[name] - LACKS.get(name, set()):
-            faults.append(f"{name}: block {block!r} is missing")
-    for name, text in texts.items():
-        lines = text.splitlines(keepends=True)
-        for block, (first, last) in reversed(blocks[name].items()):  # later ones do not move others
-            origin = holders[block][0]
-            begin, end = blocks[origin][block]
-            canonical = texts[origin].splitlines(keepends=True)[begin : end + 1]
-            if lines[first : last + 1] == canonical:
-                continue
-            if write:
-                lines[first : last + 1] = canonical
-                continue
-            same = difflib.unified_diff(canonical, lines[first : last + 1], origin, name, n=0)
-            where = f"{name}:{first + 1}: block {block!r} differs from {origin}'s"
-            faults.append(where + "\n" + "".join(same).rstrip("\n"))
+        altered, mended = altered_blocks(name, texts, blocks, holders)
         if write:
-            (folder / name).write_bytes("".join(lines).encode())
+            (folder / name).write_bytes(mended.encode())
+        else:
+            faults += altered
     return faults
 
 

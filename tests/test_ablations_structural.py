@@ -9,6 +9,7 @@ import inspect
 import json
 import sys
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -67,8 +68,8 @@ def make_actor(**changes):
 
 
 def arguments(**changes):
-    given = dict(dataset_path="x.npz", device="cpu", hidden_dim=8, batch_size=64) | changes
-    return gtp.resolve_args(gtp.Args(**given))
+    usual = gtp.default_args(dataset_path="x.npz", device="cpu")
+    return replace(usual, **{"hidden_dim": 8, "batch_size": 64} | changes)
 
 
 def gradients(loss, network):
@@ -102,7 +103,7 @@ def test_each_script_replaces_one_function_and_is_short(script):
     for variant in script.variants().values():
         assert not variant.changes.keys() - vars(gtp.Args()).keys()
     with open(script.__file__) as file:
-        assert len(file.readlines()) <= 100
+        assert len(file.readlines()) <= 120
 
 
 # ---- ode_solver --------------------------------------------------------------------------------
@@ -138,6 +139,20 @@ def test_the_solver_s_loss_vanishes_at_the_exact_map_and_the_score_approximation
     )
     assert ode_solver.consistency_loss(*given, num_steps=100, heun=True) < 1e-6
     assert gtp.consistency_loss(*given) > 1e-2
+
+
+@pytest.mark.parametrize("distance", ["pseudo-huber", "squared"])
+@pytest.mark.parametrize("weighting", ["inverse-gap", "none"])
+def test_with_the_score_approximations_point_the_loss_is_gtps(distance, weighting, monkeypatch):
+    obs, actions, noise, t, u, s, weights = make_batch()
+    monkeypatch.setattr(ode_solver, "solve", lambda *given: actions + u * noise)
+    args = arguments(consistency_loss=distance, consistency_weighting=weighting)
+    actor, average = make_actor(), make_actor()
+    given = actor, average, obs, actions, noise, t, u, s, weights, args
+    loss, usual = ode_solver.consistency_loss(*given), gtp.consistency_loss(*given)
+    assert loss.item() == pytest.approx(usual.item(), rel=1e-12)
+    assert same(gradients(loss, actor), gradients(usual, actor))
+    assert not any(gradient.any() for gradient in gradients(loss, average))
 
 
 # ---- shortcut ----------------------------------------------------------------------------------
@@ -312,7 +327,7 @@ def test_linear_q_moves_the_actor_and_leaves_the_critic(guided):
     after = []
     for coefficient in (0.0, 1.0):
         own = deepcopy(nets)
-        adam = {k: torch.optim.Adam(own[k].parameters()) for k in ("actor", "critic", "value")}
+        adam = gtp.make_optimizers(own, args)
         loss = partial(linear_q.actor_loss, coefficient=coefficient)
         with experiment.replacing(gtp, {"actor_loss": loss}):
             gtp.update_networks(own, adam, data, inputs, args)
@@ -411,7 +426,7 @@ def test_whole_quick_run(name, tmp_path):
 def test_a_run_that_diverges_before_its_first_checkpoint_has_a_summary(tmp_path):
     last = {"energy_score_by_steps": {"1": 0.5}, "normalized_score": None}
     run = {"last": last, "seed": 0, "status": "diverged", "updates_per_second": 100.0}
-    row = experiment.summary([run | {"run_dir": str(tmp_path)}], toy=True)
+    row = experiment.summary([run | {"run_dir": str(tmp_path)}], toy_run=True)
     assert row["masses"] == {"1": None} and row["off_mode"] == {"1": None}
     assert row["energy_score"] == {"1": [0.5, 0.0]}
 

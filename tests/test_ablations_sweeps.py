@@ -1,9 +1,11 @@
 """The sweeps: exact answers of the temperature, one switch per design choice, K and times."""
 
+import importlib
 import json
 import math
 import re
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,15 +19,16 @@ import horizon
 import inference_time
 import paper
 import temperature
+import toy
 
-import d4rl_tasks
+import offline_tasks
 import gtp_offline as gtp
 
 
 @pytest.fixture(autouse=True)
 def quick_runs(tmp_path, monkeypatch):
     """No pictures of single runs, and no files outside tmp_path."""
-    monkeypatch.setattr(d4rl_tasks, "plot_run", lambda *args, **kwargs: None)
+    monkeypatch.setattr(offline_tasks, "plot_run", lambda *args, **kwargs: None)
     monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path / "datasets"))
 
 
@@ -43,34 +46,34 @@ def is_png(path) -> bool:
 def test_the_exact_masses_are_the_weighted_ones():
     """Advantages -1, 0, 1, 2: the weights are 1, 1, e^eta, e^(2 eta), or the clip."""
     expected = np.array([0.4, 0.3, 0.2 * math.e, 0.1 * math.e**2])
-    assert experiment.toy_weighted_masses(1.0) == pytest.approx(expected / expected.sum())
+    assert toy.weighted_masses(1.0) == pytest.approx(expected / expected.sum())
     expected = np.array([0.4, 0.3, 0.2 * 2, 0.1 * 2])  # clipped at 2
-    assert experiment.toy_weighted_masses(1.0, 2.0) == pytest.approx(expected / expected.sum())
-    assert experiment.toy_weighted_masses(0.0) == pytest.approx([0.4, 0.3, 0.2, 0.1])
+    assert toy.weighted_masses(1.0, 2.0) == pytest.approx(expected / expected.sum())
+    assert toy.weighted_masses(0.0) == pytest.approx([0.4, 0.3, 0.2, 0.1])
 
 
 def test_effective_samples_are_kishs():
     weights = np.array([1, 1, 2, 2])
-    share = (experiment.TOY_MASSES @ weights) ** 2 / (experiment.TOY_MASSES @ weights**2)
-    masses = experiment.toy_weighted_masses(1.0, 2.0)
+    share = (toy.MASSES @ weights) ** 2 / (toy.MASSES @ weights**2)
+    masses = toy.weighted_masses(1.0, 2.0)
     assert temperature.effective_samples(masses) == pytest.approx(share)
-    assert temperature.effective_samples(experiment.TOY_MASSES) == pytest.approx(1)
+    assert temperature.effective_samples(toy.MASSES) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.0, 5.0])
 def test_the_exact_energy_score_is_the_mean_of_the_sampled_one(eta):
-    rng, masses, n = np.random.default_rng(0), experiment.toy_weighted_masses(eta), 20_000
+    rng, masses, n = np.random.default_rng(0), toy.weighted_masses(eta), 20_000
     obs = rng.uniform(-1, 1, (n, 1))
-    drawn = experiment.toy_modes(obs)[np.arange(n), rng.choice(4, (16, n), p=masses)]
-    drawn = torch.from_numpy(drawn + experiment.TOY_STD * rng.standard_normal(drawn.shape))
-    sampled = gtp.energy_score(drawn, torch.from_numpy(experiment.toy_actions(obs, rng)[0]))
-    assert temperature.exact_energy_score(masses) == pytest.approx(sampled.item(), abs=0.006)
+    drawn = np.stack([toy.sample(obs, rng, masses)[0] for _ in range(16)])
+    actions = torch.from_numpy(toy.sample(obs, rng)[0])
+    sampled = gtp.energy_score(torch.from_numpy(drawn), actions)
+    assert toy.energy_score(masses) == pytest.approx(sampled.item(), abs=0.006)
 
 
 def test_the_behaviour_has_the_least_energy_score():
-    least = temperature.exact_energy_score(experiment.TOY_MASSES)
-    for masses in ([0.25] * 4, [0.45, 0.3, 0.15, 0.1], experiment.toy_weighted_masses(0.5)):
-        assert temperature.exact_energy_score(np.array(masses)) > least
+    least = toy.energy_score(toy.MASSES)
+    for masses in ([0.25] * 4, [0.45, 0.3, 0.15, 0.1], toy.weighted_masses(0.5)):
+        assert toy.energy_score(np.array(masses)) > least
 
 
 def sweep(**changes):
@@ -87,11 +90,11 @@ def test_every_eta_meets_every_clip_and_no_weights_meet_none():
 
 
 def test_only_the_toy_has_settings_of_its_own():
-    off = sweep(env_id="hopper-medium-expert-v2", dataset_path=None, etas=(1.0, 5.0))
+    off = sweep(env_id="hopper-medium-expert-v2", dataset_path="", etas=(1.0, 5.0))
     off = temperature.variants(off)
     assert all({*v.changes} == {"eta", "max_weight"} for v in off.values())
     on = temperature.variants(sweep())
-    norm = gtp.resolve_args(gtp.Args(env_id="hopper-medium-expert-v2")).grad_norm
+    norm = gtp.default_args(env_id="hopper-medium-expert-v2").grad_norm
     assert {v.changes["grad_norm"] for v in on.values()} == {norm}
 
 
@@ -113,11 +116,11 @@ def test_temperature_quick(tmp_path, capsys):
     table = json.loads((tmp_path / "temperature.json").read_text())["variants"]
     assert [*table] == ["eta = 0", "eta = 1, clip 2", "eta = 1, no clip"]
     assert [row["clip"] for row in table.values()] == [None, 2, None]  # JSON has no infinity
-    exact = experiment.toy_weighted_masses(1.0, 2.0)
+    exact = toy.weighted_masses(1.0, 2.0)
     assert table["eta = 1, clip 2"]["exact"]["masses"] == pytest.approx(exact)
     for row in table.values():
         act = gtp.load_policy(row["run_dirs"][0])
-        assert row["best_mode"] == [experiment.toy_metrics(act)["masses"][3], 0]
+        assert row["best_mode"] == [toy.metrics(act)["masses"][3], 0]
     args = json.loads((tmp_path / "eta___1__clip_2__0__8__quick/results.json").read_text())["args"]
     assert (args["eta"], args["max_weight"]) == (1, 2)
     assert is_png(tmp_path / "temperature.png")
@@ -126,10 +129,13 @@ def test_temperature_quick(tmp_path, capsys):
 
 # ---- design choices ----------------------------------------------------------------------------
 
+USUAL = vars(gtp.default_args(dataset_path="-"))
+LETTER = vars(gtp.default_args(dataset_path="-", literal=True))
+DIFFERENCES = {k: (USUAL[k], LETTER[k]) for k in USUAL if k != "literal" and USUAL[k] != LETTER[k]}
+
 
 def resolved(variant, options) -> dict:
-    given = {"dataset_path": "toy.npz", "eta": options.eta} | variant.changes
-    return vars(gtp.resolve_args(gtp.Args(**given)))
+    return vars(experiment.arguments(variant, 0, replace(options, dataset_path="toy.npz")))
 
 
 @pytest.mark.parametrize("eta", [0.0, 5.0])
@@ -139,16 +145,16 @@ def test_every_difference_is_switched_alone_in_each_family(family, eta):
     variants = design_choices.variants(options)
     base = resolved(variants.pop(family), options)
     letter, switched = family == "letter", []
-    for name, pair in gtp.DIFFERENCES.items():
+    for name, pair in DIFFERENCES.items():
         assert base[name] == pair[letter and name != "num_holdout"]
     for title, variant in variants.items():
         assert title.startswith(family + ", ")
         args = resolved(variant, options)
         (name,) = (k for k in args if args[k] != base[k])
-        if name in gtp.DIFFERENCES:
-            assert args[name] == gtp.DIFFERENCES[name][not letter]
+        if name in DIFFERENCES:
+            assert args[name] == DIFFERENCES[name][not letter]
         switched.append(name)
-    expected = {*gtp.DIFFERENCES, "u_sampling", "value", "weight_critic"} - {"num_holdout"}
+    expected = {*DIFFERENCES, "u_sampling", "value", "weight_critic"} - {"num_holdout"}
     if eta == 0:  # no weights
         expected -= {"max_weight", "value", "weight_critic"}
     assert sorted(switched) == sorted(expected)
@@ -166,7 +172,7 @@ def test_families_and_candidates():
 def test_titles_name_the_value_that_is_set():
     variants = design_choices.variants(design_choices.Arguments(eta=5.0))
     for title, name in (("sigma_max", "sigma_max"), ("lambda_flow", "lambda_flow")):
-        default, letter = gtp.DIFFERENCES[name]
+        default, letter = DIFFERENCES[name]
         assert variants[f"default, {title} {letter:g}"].changes == {name: letter}
         assert variants[f"letter, {title} {default:g}"].changes[name] == default
 
@@ -204,8 +210,7 @@ def test_the_energy_score_at_every_k_is_that_of_the_loaded_policy(tmp_path, caps
     (folder,) = row["run_dirs"]
     state = gtp.load_checkpoint(tmp_path / folder)
     args = gtp.Args(**state["results"]["args"])
-    nets = gtp.make_networks(args, *state["dims"])
-    nets.load_state_dict(state["nets"])
+    nets = gtp.load_networks(state, args)
     _, holdout, _ = gtp.load_data(args)
     noise = torch.randn((16, 2000, 2), generator=torch.Generator().manual_seed(0))
     for k in (1, 2, 3, 4, 5):
@@ -213,7 +218,7 @@ def test_the_energy_score_at_every_k_is_that_of_the_loaded_policy(tmp_path, caps
         score = gtp.energy_score(samples, holdout["actions"]).item()
         assert row["energy_score"][str(k)] == [pytest.approx(score, rel=1e-5), 0]
         act = gtp.load_policy(folder, num_steps=k)
-        assert row["off_mode"][str(k)] == [experiment.toy_metrics(act)["off_mode"], 0]
+        assert row["off_mode"][str(k)] == [toy.metrics(act)["off_mode"], 0]
     assert len({mean for mean, _ in row["energy_score"].values()}) == 5
     assert is_png(tmp_path / "horizon.png") and "| 4 | " in capsys.readouterr().out
     assert 3 not in gtp.EVALUATION_STEPS  # put back
@@ -251,7 +256,7 @@ def test_returns_at_every_k_are_those_of_the_loaded_policy(tmp_path, capsys):
     results = json.loads((tmp_path / folder / "results.json").read_text())
     assert row["score"]["5"] == [results["last"]["normalized_score"], 0]
     act = gtp.load_policy(folder, num_steps=2)
-    scores = d4rl_tasks.evaluate("multigoal-v0", act, 40, 100)
+    scores = offline_tasks.evaluate("multigoal-v0", act, 40, 100)
     assert row["score"]["2"] == [scores["normalized_score"], 0]
     assert "paper" not in capsys.readouterr().out
 
@@ -296,13 +301,23 @@ def test_every_policy_acts_in_every_round():
     assert calls == 2 * (5 * ["a"] + 10 * [(3,)])  # the first call of a turn is not timed
 
 
-def test_inference_time_has_every_row(tmp_path, capsys):
+def test_inference_time_has_every_row(tmp_path, monkeypatch, capsys):
     options = inference_time.Arguments(hidden_dim=8, seeds=2)
-    for title, (acts, trained) in inference_time.policies(options).items():
-        _, steps, candidates = inference_time.POLICIES[title]
-        assert len(acts) == 2 and not trained
-        assert {(a.args.num_steps, a.args.num_candidates) for a in acts} == {(steps, candidates)}
-        assert acts[0](np.zeros(17, np.float32)).shape == (6,)
+    given = []  # the arguments of every policy
+    for name in ("gtp_offline", "diffusion_ql", "consistency_ac"):
+        script = importlib.import_module(name)
+
+        def make_act(nets, args, seed, usual=script.make_act):
+            given.append((args.num_steps, args.num_candidates))
+            return usual(nets, args, seed)
+
+        monkeypatch.setattr(script, "make_act", make_act)
+    rows = inference_time.policies(options).values()
+    cases = [(steps, candidates) for _, steps, candidates in inference_time.POLICIES.values()]
+    assert given == [case for case in cases for _ in range(2)]
+    for policy in rows:
+        assert len(policy.acts) == 2 and not policy.trained
+        assert policy.acts[0](np.zeros(17, np.float32)).shape == (6,)
     assert call(inference_time, "--quick", "--out", tmp_path) == 0
     table = json.loads((tmp_path / "inference_time.json").read_text())["variants"]
     chosen = {f"{method}, 50 candidates" for method in [*paper.TABLE_6][:2]}
@@ -327,7 +342,7 @@ def test_inference_time_has_every_row(tmp_path, capsys):
         (temperature, ["--eta", "5"], "--eta 5 is what is swept; give --etas 5"),
         (temperature, ["--etas", "-1"], "--eta is -1.0; give a number from 0"),
         (temperature, ["--clips", "nan"], "--max-weight is nan; give a number"),
-        (inference_time, ["--rounds", "0"], "must be at least 1, not 3, 0, 20"),
+        (inference_time, ["--rounds", "0"], "--rounds is 0; it must be at least 1"),
         (inference_time, ["--checkpoints", "nowhere"], "--checkpoints nowhere is no finished run"),
         (inference_time, ["--env-id", "hopper-v9"], "unknown env id 'hopper-v9'"),
         (inference_time, ["--device", "cuda:99"], "cuda:99 is not to be had"),

@@ -16,7 +16,7 @@ import paper
 import tables
 from experiment import main
 
-import d4rl_tasks
+import offline_tasks
 
 USUAL = "defaults"  # in the column of settings
 HOPPER, CHEETAH = "hopper-medium-expert-v2", "halfcheetah-medium-expert-v2"
@@ -45,18 +45,26 @@ def results(
     score=None, algorithm="gtp_offline", env_id=HOPPER, seed=0, sha256=None, args=(), **top
 ):
     """What a run of a script with its defaults and `args` writes; sha256 None: D4RL's own file."""
-    path, _, published = d4rl_tasks.DATASETS.get(env_id, ("toy.npz", 0, "c" * 64))
+    path, _, published = offline_tasks.DATASETS.get(env_id, ("toy.npz", 0, "c" * 64))
     row = {"update": 20, "normalized_score": score, "energy_score": 0.3}
-    own = {"seed": seed, "dataset_path": None, "run_dir": f"somewhere/{seed}"}
+    own = {"seed": seed, "dataset_path": "", "run_dir": f"somewhere/{seed}"}
     return {
         "algorithm": algorithm, "env_id": env_id, "seed": seed, "num_updates": 20, "update": 20,
         "dataset": {"path": f"/data/{path.split('/')[-1]}", "sha256": sha256 or published,
                     "transitions": 99},
-        "args": tables.defaults(algorithm, env_id, False) | own | dict(args),
+        "args": tables.defaults(algorithm, env_id or "", False) | own | dict(args),
         "evaluations": [row | {"update": 10, "normalized_score": score and score + 5}, row],
         "last": row, "best": row | {"normalized_score": score and score + 5},
         "status": "finished", "seconds": 7200.0, "milliseconds_per_action": 0.5,
     } | top  # fmt: skip
+
+
+def variant(title, script=None):
+    """What a run of an ablation says of itself."""
+    if script is None:
+        script = "linear_q" if title.startswith("linear") else "ode_solver"
+    found = importlib.import_module(script).variants()[title]
+    return {"variant": title, "table": found.table, "row": found.row}
 
 
 def save(folder, *runs) -> None:
@@ -118,7 +126,7 @@ def test_paper_tables_are_whole_and_agree_with_each_other_and_with_the_text():
     assert paper.TABLE_3["GTP"] == paper.TABLE_2[HOPPER]["GTP"] == "112.2 ± 0.6"
     assert paper.TABLE_3.keys() == paper.TABLE_3_HOURS.keys()
     assert {*paper.TABLE_7.values()} == {"-"}  # its body is not known
-    assert {*paper.TABLE_2} <= {*d4rl_tasks.DATASETS}
+    assert {*paper.TABLE_2} <= {*offline_tasks.DATASETS}
 
 
 # ---- one cell ----------------------------------------------------------------------------------
@@ -197,7 +205,7 @@ def test_stand_in_data_alone_show_none_of_the_papers_numbers(tmp_path, no_rliabl
 
 
 def test_a_d4rl_file_of_another_task_is_not_this_task(tmp_path):
-    sha256 = d4rl_tasks.DATASETS["hopper-medium-v2"][2]
+    sha256 = offline_tasks.DATASETS["hopper-medium-v2"][2]
     (head,) = tabulate(tmp_path, results(50, sha256=sha256))
     assert head.startswith("Other runs on") and "D4RL's hopper-medium-v2" in head
 
@@ -215,7 +223,7 @@ def test_other_settings_are_another_row(tmp_path, no_rliable, changed):
 
 def test_other_variants_algorithms_and_temperatures_are_other_rows(tmp_path):
     found = tabulate(tmp_path, results(1), results(2, args={"eta": 3.0}),
-        results(3, variant="Heun, 3 steps"), results(4, algorithm="diffusion_ql"))  # fmt: skip
+        results(3, **variant("Heun, 3 steps")), results(4, algorithm="diffusion_ql"))  # fmt: skip
     rows = found["Table 2: offline RL"]
     assert [(r["method"], r["score"], r["paper"]) for r in rows] == [
         ("D-QL, 50 candidates", "4.0", "111.1"), ("GTP", "1.0", "112.2 ± 0.6")]  # fmt: skip
@@ -233,7 +241,7 @@ def test_where_a_run_ran_is_no_setting_and_the_same_seed_counts_once(tmp_path, c
         os.utime(tmp_path / f"run{i}" / "results.json", (i, i))
     again = tmp_path / "run2" / ".." / "run0" / "results.json"  # a file, not a run, given twice
     (row,), _ = tables.group(tables.load([tmp_path, again]), "last")
-    assert row["scores"] == {0: 90.0, 1: 70.0}
+    assert row.scores == {0: 90.0, 1: 70.0}
     (warning,) = capsys.readouterr().err.splitlines()
     assert "run1/results.json is left out" in warning
 
@@ -267,10 +275,10 @@ def test_table_1_names_the_choosing_critic(tmp_path):
 def test_table_3_reports_divergence_as_the_paper_does(tmp_path):
     gone = {"status": "diverged", "last": None, "best": None, "evaluations": [], "seconds": 60}
     found = tabulate(tmp_path, results(112),
-        results(99, variant="Heun, 3 steps"), results(98, variant="Euler, 1 step"),
-        results(variant="linear Q, lambda = 1.0", **gone),
-        results(50, variant="linear Q, lambda = 0.1"),
-        results(variant="linear Q, lambda = 0.1", seed=1, **gone))  # fmt: skip
+        results(99, **variant("Heun, 3 steps")), results(98, **variant("Euler, 1 step")),
+        results(**variant("linear Q, lambda = 1.0"), **gone),
+        results(50, **variant("linear Q, lambda = 0.1")),
+        results(**variant("linear Q, lambda = 0.1"), seed=1, **gone))  # fmt: skip
     rows = found["Table 3: hopper-medium-expert-v2"]
     assert [(*r.values(),) for r in rows] == [
         ("Euler, 1 step", "2.00 (cpu, num_threads=1)", "98.0", "-", "0", "-", "-", USUAL),
@@ -285,8 +293,13 @@ def test_table_3_reports_divergence_as_the_paper_does(tmp_path):
 
 
 def test_runs_of_the_comparison_of_lengths_stand_in_table_5_alone(tmp_path):
-    titles = importlib.import_module("horizon").TITLES
-    runs = [results(k, args={"num_steps": k}, variant=titles[k]) for k in (2, 5)]
+    horizon = importlib.import_module("horizon")
+    variants = horizon.variants(retrain=True)
+    runs = []
+    for k in (2, 5):
+        title = horizon.TITLES[k]
+        about = {"variant": title, "table": 5, "row": variants[title].row}
+        runs.append(results(k, args={"num_steps": k}, **about))
     (table,) = tabulate(tmp_path, *runs).values()
     assert [(r["method"], r["score"], r["paper"]) for r in table] == [
         ("trained with K = 2 (T = 2)", "2.0", "111.7 ± 0.6"),
@@ -294,7 +307,8 @@ def test_runs_of_the_comparison_of_lengths_stand_in_table_5_alone(tmp_path):
 
 
 def test_a_variant_with_another_temperature_is_not_the_papers(tmp_path):
-    found = tabulate(tmp_path, results(9, variant="GTP", args={"eta": 0.0}))
+    run = results(9, **variant("GTP", "linear_q"), args={"eta": 0.0})
+    found = tabulate(tmp_path, run)
     assert [head.split(" on ")[0] for head in found] == ["Other runs"]
 
 
@@ -313,7 +327,7 @@ def test_table_5_has_two_lengths_and_other_lengths_stand_apart(tmp_path):
     ("ode_solver", 3), ("linear_q", 3), ("shortcut", 7), ("meanflow", 7)])  # fmt: skip
 def test_every_variant_of_the_scripts_has_its_table(tmp_path, script, table):
     titles = [*importlib.import_module(script).variants()]
-    found = tabulate(tmp_path, *(results(1, variant=title) for title in titles))
+    found = tabulate(tmp_path, *(results(1, **variant(title, script)) for title in titles))
     (head,) = (head for head in found if head.startswith(f"Table {table}:"))
     assert [row["method"] for row in found[head]] == sorted(titles)
 
@@ -399,7 +413,7 @@ def test_files_and_curves(tmp_path, no_rliable, capsys):
     genuine = next(row for row in about["rows"] if row["d4rl"])
     assert genuine["scores"] == {"0": 90, "1": 91} and genuine["tables"] == [2, 5, 3, 7]
     names = sorted(path.name for path in out.parent.iterdir())
-    sha256 = d4rl_tasks.DATASETS[HOPPER][2][:8]
+    sha256 = offline_tasks.DATASETS[HOPPER][2][:8]
     assert names == sorted([
         f"curves__{HOPPER}__{sha256}.png", f"curves__{HOPPER}__aaaaaaaa.png",
         "curves__toy.npz__cccccccc.png", "t.md", "tables.json"])  # fmt: skip
@@ -436,7 +450,7 @@ def test_help_without_rliable(tmp_path):
 
 
 def test_quick(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(d4rl_tasks, "plot_run", lambda *args: None)
+    monkeypatch.setattr(offline_tasks, "plot_run", lambda *args: None)
     out = tmp_path / "tables.md"
     assert main(tables.run, tables.Arguments, ["--quick", "--out", str(out)]) == 0
     ((head, (row,)),) = rows_of(out.read_text()).items()

@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -192,7 +193,7 @@ def test_loss_gap_of_gaussian_data():
 @pytest.fixture
 def coarse(monkeypatch):
     """Fewer points of time and levels, for runs of the whole script in a second or two."""
-    cases = {name: (case[0], (11, 21), *case[2:]) for name, case in theory.CASES.items()}
+    cases = {name: replace(case, counts=(11, 21)) for name, case in theory.CASES.items()}
     monkeypatch.setattr(theory, "CASES", cases)
     monkeypatch.setattr(theory, "LEVELS", theory.LEVELS[5::10])
 
@@ -287,7 +288,7 @@ def weighted_run(*arguments):
 
 
 def test_weighted_bc_runs_and_finds_its_runs_again(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("d4rl_tasks.plot_run", lambda *args, **kwargs: None)
+    monkeypatch.setattr("offline_tasks.plot_run", lambda *args, **kwargs: None)
     given = "--quick", "--num-updates", 8, "--out", tmp_path
     assert weighted_run(*given) == 0
     results = json.loads((tmp_path / "weighted_bc.json").read_text())

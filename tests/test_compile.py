@@ -1,6 +1,7 @@
 """--compile and --cuda-graphs give the updates that eager PyTorch gives."""
 
 import importlib
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,10 +17,9 @@ def trained(module, dtype, num_updates, device="cpu", compile=False, cuda_graphs
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     try:
-        args = module.resolve_args(module.Args(
-            dataset_path="none", hidden_dim=16, batch_size=32, num_updates=num_updates,
-            seed=7, device=device, num_steps=1, compile=compile, cuda_graphs=cuda_graphs,
-        ))  # fmt: skip
+        changes = {"hidden_dim": 16, "batch_size": 32, "num_updates": num_updates, "num_steps": 1}
+        changes |= {"seed": 7, "compile": compile, "cuda_graphs": cuda_graphs}
+        args = replace(module.default_args(dataset_path="none", device=device), **changes)
         generator = torch.Generator(device).manual_seed(0)
         own = {"generator": generator, "device": device, "dtype": dtype}
         data = {name: torch.randn(300, 4, **own) for name in ("observations", "next_observations")}
@@ -28,12 +28,10 @@ def trained(module, dtype, num_updates, device="cpu", compile=False, cuda_graphs
         data["rows"] = torch.arange(300, device=device)
         torch.manual_seed(0)
         nets = module.make_networks(args, 4, 2).to(device)
-        optimizers = {
-            name: torch.optim.Adam(nets[name].parameters(), 3e-4, fused=True)
-            for name in {"actor", "critic", "value"} & nets.keys()
-        }
-        module.time_grid.cache_clear() if hasattr(module, "time_grid") else None
-        module.sampling_times.cache_clear() if hasattr(module, "sampling_times") else None
+        optimizers = module.make_optimizers(nets, args)
+        for cached in ("time_grid", "sampling_times", "vp_schedule"):
+            if hasattr(module, cached):
+                getattr(module, cached).cache_clear()
         step = module.update_networks
         for k in range(num_updates):
             inputs = module.draw_inputs(k, data, generator, args)

@@ -5,6 +5,7 @@ thousandth of the real ones, so learning and averaging rates are higher.
 """
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -12,23 +13,22 @@ import pytest
 import torch
 
 import gtp_offline as gtp
-from gtp_offline import Args, load_policy, resolve_args, train
+import offline_tasks
+from gtp_offline import default_args, load_policy, train
 
 STEPS = 4000  # rollouts that a mass is estimated from: standard error below .008
 
 
 def run(folder, data, monkeypatch, every=None, **changes):
     """Train on arrays -> act, networks, and every(networks) after each quarter of the updates."""
-    import d4rl_tasks
-
     folder.mkdir(exist_ok=True)
     np.savez(folder / "data.npz", **data)
-    settings = dict(
-        dataset_path=str(folder / "data.npz"), run_dir=str(folder / "run"), tensorboard=False,
-        eval_freq=10**9, num_holdout=0, hidden_dim=32, learning_rate=3e-3,
-        critic_learning_rate=3e-3, tau=0.02, device="cpu",
-    )  # fmt: skip
-    args, seen, history, original = Args(**(settings | changes)), {}, [], gtp.actor_loss
+    settings = {"run_dir": str(folder / "run"), "tensorboard": False, "eval_freq": 10**9}
+    settings |= {"num_holdout": 0, "hidden_dim": 32, "tau": 0.02}
+    settings |= {"learning_rate": 3e-3, "critic_learning_rate": 3e-3}
+    args = default_args(dataset_path=str(folder / "data.npz"), device="cpu")
+    args = replace(args, **settings | changes)
+    seen, history, original = {}, [], gtp.actor_loss
 
     def watched(nets, *rest):
         count = seen["count"] = seen.get("count", 0) + 1
@@ -39,7 +39,7 @@ def run(folder, data, monkeypatch, every=None, **changes):
 
     with monkeypatch.context() as patch:
         patch.setattr(gtp, "actor_loss", watched)
-        patch.setattr(d4rl_tasks, "plot_run", lambda *a, **k: None)
+        patch.setattr(offline_tasks, "plot_run", lambda *a, **k: None)
         assert train(args)["status"] == "finished"
     return load_policy(args.run_dir), seen["nets"], history
 
@@ -154,7 +154,7 @@ def fixed_point_mass(n, mass=0.3, std=0.1, points=61, **changes):
     grid point below, by bisection on the loss's gradient; expectations over (a, z) given x_t are
     Gauss-Hermite sums. The points follow the map's steepest part.
     """
-    args = resolve_args(Args(dataset_path="x.npz", device="cpu", **changes))
+    args = replace(default_args(dataset_path="x.npz", device="cpu"), **changes)
     nodes, node_mass = np.polynomial.hermite_e.hermegauss(3)
     nodes, node_mass = torch.from_numpy(nodes), torch.from_numpy(node_mass / node_mass.sum())
     modes = torch.tensor([0.7, -0.7], dtype=torch.float64)
@@ -242,7 +242,7 @@ def test_cloning_with_a_choosing_critic_picks_better_actions(tmp_path, monkeypat
     changes = dict(eta=0.0, num_candidates=50, reward_scale=5.0, num_updates=600)
     act, nets, _ = run(tmp_path, contextual_bandit(), monkeypatch, **changes)
     good, _ = agreement(act)
-    args = resolve_args(Args(dataset_path="x.npz", device="cpu"))
+    args = default_args(dataset_path="x.npz", device="cpu")
     generator = torch.Generator().manual_seed(0)
 
     def actor_alone(obs):

@@ -5,6 +5,7 @@ them, so three Gauss-Hermite nodes a dimension suffice, handed over as a weighte
 """
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 import gtp_offline as gtp
-from gtp_offline import Args, Critic, FlowMap, resolve_args
+from gtp_offline import Critic, FlowMap, default_args
 
 C = 0.5  # standard deviation of the Gaussian actions
 
@@ -22,8 +23,9 @@ def same_networks_every_time():
     torch.manual_seed(0)
 
 
-def arguments(**changes):
-    return resolve_args(Args(dataset_path="x.npz", device="cpu", **changes))
+def arguments(literal=False, **changes):
+    args = default_args(dataset_path="x.npz", literal=literal, device="cpu")
+    return replace(args, **changes)
 
 
 def column(*values, dtype=torch.float64):

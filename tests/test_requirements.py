@@ -1,23 +1,11 @@
-"""What is written down twice agrees: requirements, commands in the READMEs, sizes."""
+"""What is written down twice agrees: requirements, versions of Python and of the linter."""
 
 import ast
-import importlib
 import re
-import shlex
-from dataclasses import replace
-from pathlib import Path
 
 import pytest
-import tyro
 from conftest import ROOT
-
-import d4rl_tasks
-
-SCRIPTS = [
-    name
-    for name in ("gtp_offline.py", "gtp_bc.py", "diffusion_ql.py", "consistency_ac.py")
-    if (ROOT / name).exists()
-]
+from shared_blocks import SCRIPTS
 
 
 def inline_metadata(path):
@@ -43,13 +31,17 @@ def test_inline_metadata_equals_the_requirements_less_pytest(name):
     listed = inline_metadata(ROOT / name)["dependencies"]
     expected = requirements(ROOT / "requirements.txt")
     tests = [line for line in expected if re.match(r"pytest\b", line)]
-    assert len(tests) == 1 and len(set(listed)) == len(listed)
+    assert len(tests) == 1
+    assert len(set(listed)) == len(listed)
     assert sorted(listed) == sorted(line for line in expected if line not in tests)
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_inline_metadata_takes_python_from_3_10(name):
-    assert inline_metadata(ROOT / name)["requires-python"].startswith(">=3.10")
+def test_inline_metadata_takes_the_python_versions_of_the_project(name):
+    text = (ROOT / "pyproject.toml").read_text()
+    (requires,) = re.findall(r'(?m)^requires-python = "(.*)"$', text)
+    assert requires.startswith(">=3.10")
+    assert inline_metadata(ROOT / name)["requires-python"] == requires
 
 
 def test_the_excluded_versions_stay_excluded():
@@ -58,82 +50,22 @@ def test_the_excluded_versions_stay_excluded():
     assert {"mujoco>=3.2,<4", "gymnasium[mujoco]>=1.0,<2"} <= set(listed)
 
 
-def commands_in(text):
-    """(script, arguments) of every `python X.py ...` and `uv run X.py ...` in code blocks and code
-    spans of Markdown, and in indented lines of a docstring."""
-    text = text.replace("$seed", "0")
-    blocks = re.findall(r"(?ms)^```\w*\n(.*?)^```", text) + re.findall(r"(?m)^    python .*$", text)
-    spans = re.findall(r"`([^`]+)`", re.sub(r"(?ms)^```.*?^```", "", text))
-    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    found = []
-    for line in lines + [span.replace("\n", " ") for span in spans]:
-        for command in re.split(r"&&|;|\|", line):
-            words = shlex.split(command, comments=True)
-            position = [n for n, word in enumerate(words) if word.endswith(".py")]
-            started = re.match(r"\s*(\S*/)?(python3?|uv run)\s", command)
-            if position and started:
-                found.append((words[position[0]], words[position[0] + 1 :]))
-    return found
+def test_the_hooks_use_the_pinned_linter():
+    (pinned,) = [line for line in requirements(ROOT / "requirements-dev.txt") if "ruff" in line]
+    used = re.findall(r"ruff==[\d.]+", (ROOT / ".pre-commit-config.yaml").read_text())
+    assert used
+    assert set(used) == {pinned}
 
 
-def docstring(path):
-    """With its continued lines joined, indented as the first of them."""
-    return re.sub(r"\\\n\s*", " ", ast.get_docstring(ast.parse(path.read_text())) or "")
+def test_the_workflow_runs_the_projects_own_check_on_the_oldest_and_the_newest_python():
+    text = (ROOT / ".github/workflows/ci.yml").read_text()
+    assert "run: .ci/run\n" in text
+    assert 'python-version: ["3.10", "3.13"]\n' in text
 
 
-COMMANDS = [
-    command
-    for path in (ROOT / "README.md", ROOT / "ablations/README.md")
-    if path.exists()
-    for command in commands_in(path.read_text())
-]
-COMMANDS += [c for path in ROOT.glob("ablations/*.py") for c in commands_in(docstring(path))]
-
-
-@pytest.mark.parametrize(
-    ("script", "arguments"), COMMANDS, ids=lambda v: v if isinstance(v, str) else " ".join(v)
-)
-def test_a_printed_command_parses(script, arguments, monkeypatch):
-    """The file exists; a script accepts the arguments, and the tasks in them exist."""
-    assert (ROOT / script).is_file()
-    if "--help" in arguments:
-        return
-    if script in SCRIPTS:
-        module = importlib.import_module(script.removesuffix(".py"))
-        args = tyro.cli(module.Args, args=arguments)
-        if args.resume is None:
-            module.resolve_args(replace(args, device="cpu"))
-    elif script.startswith("ablations/"):
-        monkeypatch.syspath_prepend(ROOT / "ablations")
-        module = importlib.import_module(Path(script).stem)
-        args = tyro.cli(getattr(module, "Arguments", None) or module.Options, args=arguments)
-        if task := getattr(args, "env_id", None):
-            d4rl_tasks.check_env_id(task)
-
-
-@pytest.mark.parametrize("path", sorted(ROOT.glob("ablations/*.py")), ids=lambda path: path.name)
-def test_every_ablation_is_in_its_readme(path):
-    if path.name not in ("experiment.py", "paper.py"):
-        assert f"ablations/{path.name}`" in (ROOT / "ablations/README.md").read_text()
-
-
-def test_the_readme_has_commands():
-    if not (ROOT / "README.md").exists():
-        pytest.skip("no README.md yet")
-    assert "gtp_offline.py" in [script for script, _ in COMMANDS]
-    assert re.search(r"python -m pytest$", (ROOT / "README.md").read_text(), re.MULTILINE)
-
-
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_no_algorithm_script_is_over_750_lines_of_100_characters(name):
-    lines = (ROOT / name).read_text().splitlines()
-    assert len(lines) <= 750 and max(map(len, lines)) <= 100
-
-
-def test_the_algorithm_itself_is_under_300_lines():
-    """From the networks to the critic."""
-    tree = ast.parse((ROOT / "gtp_offline.py").read_text())
-    lines = {
-        node.name: node for node in tree.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))
-    }
-    assert lines["td_target"].end_lineno - lines["FlowMap"].lineno < 300
+def test_the_projects_own_check_finds_its_command_in_the_readme():
+    """.ci/run takes the first line of the README that ends in `python -m pytest`."""
+    assert "'python -m pytest$' README.md" in (ROOT / ".ci/run").read_text()
+    found = re.findall(r"(?m)^.*python -m pytest$", (ROOT / "README.md").read_text())
+    assert len(found) == 1
+    assert found[0].startswith("python3 -m venv .venv && ")

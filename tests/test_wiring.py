@@ -1,0 +1,597 @@
+"""How the updates are wired: which network, at which observations, with which numbers.
+
+The single functions are tested by number elsewhere. Here one update is made of small networks whose
+averages differ from their sources, by plain gradient descent in float64, and what it must have done
+is computed again from the networks before it. Then what surrounds an update: data, task tables.
+"""
+
+import math
+from copy import deepcopy
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_dataset
+
+import consistency_ac as cac
+import diffusion_ql as dql
+import gtp_bc
+import gtp_offline as gtp
+import offline_tasks
+
+FAMILY = [gtp, gtp_bc, dql, cac]
+GTP = [gtp, gtp_bc]
+CRITICS = [gtp, dql, cac]
+SIBLINGS = [dql, cac]
+STEP = 0.1  # of the gradient descent
+BOUND = 0.05  # of the gradients' norms, below all that come up
+LATE = 25_000  # an update where Consistency-AC's grid has 107 points
+
+
+def arguments(script, **changes):
+    args = script.default_args(dataset_path="x.npz", device="cpu", num_updates=50_000)
+    small = {"hidden_dim": 8, "batch_size": 6, "num_steps": 3, "grad_norm": BOUND, "tau": 0.25}
+    return replace(args, **small | changes)
+
+
+def clear_caches():
+    """Schedules are kept for equal arguments, in the type of their first call."""
+    for script in FAMILY:
+        for name in ("time_grid", "sampling_times", "vp_schedule"):
+            if hasattr(script, name):
+                getattr(script, name).cache_clear()
+
+
+def make_data(count=20):
+    """Tensors as load_data gives them; 14 of the 20 transitions, in disorder, are for training."""
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "observations": torch.randn(count, 3, generator=generator),
+        "next_observations": torch.randn(count, 3, generator=generator),
+        "actions": torch.rand(count, 2, generator=generator) * 2 - 1,
+        "rewards": torch.randn(count, generator=generator),
+        "terminals": (torch.arange(count) % 3 == 0).to(torch.get_default_dtype()),
+        "rows": torch.randperm(count, generator=generator)[:14],
+    }
+
+
+@pytest.fixture
+def update():
+    """update(script, **changes): one update of a small agent, the networks before and after it."""
+    torch.set_default_dtype(torch.float64)
+    clear_caches()
+
+    def make(script, **changes):
+        args = arguments(script, **changes)
+        torch.manual_seed(0)
+        nets = script.make_networks(args, 3, 2)
+        with torch.no_grad():  # averages begin as copies of their sources
+            for name in {"actor_ema", "critic_target"} & nets.keys():
+                for parameter in nets[name].parameters():
+                    parameter.add_(0.3 * torch.randn_like(parameter))
+        optimizers = {
+            name: torch.optim.SGD(nets[name].parameters(), STEP)
+            for name in script.make_optimizers(nets, args)
+        }
+        before = deepcopy(nets)
+        data = make_data()
+        inputs = script.draw_inputs(LATE, data, torch.Generator().manual_seed(1), args)
+        metrics = script.update_networks(nets, optimizers, data, inputs, args)
+        rows = data["rows"][inputs["rows"]]
+        batch = {key: tensor[rows] for key, tensor in data.items() if key != "rows"}
+        return SimpleNamespace(
+            script=script,
+            args=args,
+            before=before,
+            nets=nets,
+            inputs=inputs,
+            metrics=metrics,
+            batch=SimpleNamespace(**batch),
+        )
+
+    yield make
+    torch.set_default_dtype(torch.float32)
+    clear_caches()
+
+
+def sample(run, actor, obs, noise):
+    """Actions of the script's sampler with the steps of the run."""
+    if run.script is gtp:
+        return gtp.sample_actions(actor, obs, noise, gtp.sampling_times(3, run.args))
+    if run.script is dql:
+        return dql.sample_actions(actor, obs, noise, dql.vp_schedule(3, "cpu"))
+    times = cac.sampling_times(3, run.args)
+    return cac.sample_actions(actor, obs, noise, times, run.args.sigma_min)
+
+
+def noise_of(run, first, last=None):
+    """The sampler's noise of these samples of a state; the siblings draw it for every step."""
+    normal = run.inputs["normal"]
+    return normal[first:last] if run.script is gtp else normal[:, first:last]
+
+
+def assert_step(run, name, loss):
+    """One step of gradient descent on the loss, the gradient shortened to BOUND; returns its norm.
+
+    The loss must be one of run.before[name]."""
+    parameters = list(run.before[name].parameters())
+    gradients = torch.autograd.grad(loss, parameters)
+    norm = math.sqrt(sum(gradient.square().sum().item() for gradient in gradients))
+    assert norm > 2 * BOUND
+    after = run.nets[name].parameters()
+    for old, gradient, new in zip(parameters, gradients, after, strict=True):
+        torch.testing.assert_close(new - old, -STEP * BOUND / norm * gradient, rtol=1e-4, atol=1e-9)
+    return norm
+
+
+def assert_average(run, average, source, rate):
+    """The average went a fraction `rate` of the way from where it was to the new source."""
+    triples = zip(
+        run.before[average].parameters(),
+        run.nets[source].parameters(),
+        run.nets[average].parameters(),
+        strict=True,
+    )
+    for before, goal, after in triples:
+        torch.testing.assert_close(after, (1 - rate) * before + rate * goal)
+
+
+# ---- the critic's part of an update ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("script", CRITICS)
+@pytest.mark.parametrize("max_q_backup", [False, True])
+@pytest.mark.parametrize("choosing", [False, True])
+def test_the_critic_steps_towards_the_td_target(script, max_q_backup, choosing, update):
+    """Its target: critic_target at next_observations, at one action of actor_ema or the best of ten
+    for each critic, the smaller of the two. With eta = 0 and a choosing critic alike."""
+    eta = {"eta": 0.0, "num_candidates": 4} if choosing else {"eta": 1.0}
+    run = update(script, max_q_backup=max_q_backup, gamma=0.9, **eta)
+    obs, actions, next_obs = run.batch.observations, run.batch.actions, run.batch.next_observations
+    count = 10 if max_q_backup else 1
+    noise = noise_of(run, 1, 1 + count)
+    with torch.no_grad():
+        next_actions = sample(run, run.before["actor_ema"], next_obs, noise)
+        next_q = run.before["critic_target"](next_obs, next_actions)
+    assert next_actions.shape == (count, 6, 2) and 0 < run.batch.terminals.sum() < 6
+    smaller = torch.minimum(next_q[0].amax(0), next_q[1].amax(0))
+    target = run.batch.rewards + 0.9 * (1 - run.batch.terminals) * smaller
+    q = run.before["critic"](obs, actions)
+    loss = (q[0] - target).square().mean() + (q[1] - target).square().mean()
+    norm = assert_step(run, "critic", loss)
+    assert run.metrics["critic"].item() == pytest.approx(loss.item())
+    assert run.metrics["critic_grad_norm"].item() == pytest.approx(norm)
+    assert run.metrics["q_mean"].item() == pytest.approx(q.mean().item())
+    assert run.metrics["target_q"].item() == pytest.approx(target.mean().item())
+
+
+@pytest.mark.parametrize("script", CRITICS)
+def test_the_target_critic_follows_the_critic_at_the_rate_tau(script, update):
+    assert_average(update(script, eta=1.0), "critic_target", "critic", 0.25)
+
+
+# ---- the weights of GTP's actor (Eq. 14) -----------------------------------------------------
+
+
+def record(monkeypatch, script, name):
+    """The calls of a function of a script: (arguments, result)."""
+    calls, original = [], getattr(script, name)
+
+    def wrapped(*args, **kwargs):
+        result = original(*args, **kwargs)
+        calls.append((args, result))
+        return result
+
+    monkeypatch.setattr(script, name, wrapped)
+    return calls
+
+
+def chosen_q(run, weight_critic, actions):
+    """The smaller Q at the batch's observations: of the critic after its step, or of
+    critic_target, which has not moved yet."""
+    critic = run.nets["critic"] if weight_critic == "online" else run.before["critic_target"]
+    return critic(run.batch.observations, actions).amin(0).detach()
+
+
+@pytest.mark.parametrize("weight_critic", ["online", "target"])
+def test_the_advantage_is_the_smaller_q_less_the_learned_value(weight_critic, update, monkeypatch):
+    """Q of the chosen critic and V before its step, both at the batch's observations."""
+    calls = record(monkeypatch, gtp, "advantage_weights")
+    run = update(gtp, weight_critic=weight_critic, eta=3.0, max_weight=7.0)
+    q = chosen_q(run, weight_critic, run.batch.actions)
+    value = run.before["value"](run.batch.observations)[:, 0]
+    (((advantage, eta, max_weight, *_), weights),) = calls
+    torch.testing.assert_close(advantage, q - value.detach())
+    assert (eta, max_weight) == (3.0, 7.0) and not weights.requires_grad
+    assert run.metrics["advantage_weight_max"] == weights.max()
+
+
+@pytest.mark.parametrize("weight_critic", ["online", "target"])
+def test_the_learned_value_steps_towards_the_smaller_q(weight_critic, update):
+    """Squared error at the data's observations and actions."""
+    run = update(gtp, weight_critic=weight_critic)
+    q = chosen_q(run, weight_critic, run.batch.actions)
+    loss = (run.before["value"](run.batch.observations)[:, 0] - q).square().mean()
+    assert_step(run, "value", loss)
+    assert run.metrics["value"].item() == pytest.approx(loss.item())
+
+
+@pytest.mark.parametrize("weight_critic", ["online", "target"])
+@pytest.mark.parametrize("max_q_backup", [False, True])
+def test_the_value_of_the_policy_is_the_mean_q_of_its_actions(
+    weight_critic, max_q_backup, update, monkeypatch
+):
+    """--value policy: three actions of actor_ema for each state, with noise of their own, and the
+    same critic as for the data's actions."""
+    calls = record(monkeypatch, gtp, "advantage_weights")
+    run = update(
+        gtp,
+        value="policy",
+        num_value_samples=3,
+        weight_critic=weight_critic,
+        max_q_backup=max_q_backup,
+    )
+    noise = noise_of(run, 11, 14) if max_q_backup else noise_of(run, 2, 5)
+    actions = sample(run, run.before["actor_ema"], run.batch.observations, noise)
+    assert actions.shape == (3, 6, 2) and len(run.inputs["normal"]) == (14 if max_q_backup else 5)
+    value = chosen_q(run, weight_critic, actions).mean(0)
+    (((advantage, *_), weights),) = calls
+    expected = chosen_q(run, weight_critic, run.batch.actions) - value
+    torch.testing.assert_close(advantage, expected)
+    assert "value" not in run.nets and not weights.requires_grad
+
+
+# ---- the actor's part of an update -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", ["learned", "policy", "choosing", "cloning", "gtp_bc"])
+def test_gtps_actor_steps_down_its_weighted_loss(case, update, monkeypatch):
+    """Eq. 19 at the batch, its first noise and the drawn times, weights as computed or 1; actor_ema
+    before its step is the teacher."""
+    changes = {
+        "learned": {"eta": 3.0},
+        "policy": {"eta": 3.0, "value": "policy"},
+        "choosing": {"eta": 0.0, "num_candidates": 4},
+        "cloning": {"eta": 0.0},
+        "gtp_bc": {},
+    }[case]
+    script = gtp_bc if case == "gtp_bc" else gtp
+    calls = record(monkeypatch, gtp, "advantage_weights")
+    run = update(script, **changes)
+    uniform, grid, t_cdf = (run.inputs[name] for name in ("uniform", "grid", "t_cdf"))
+    times = script.sample_times(uniform, grid, t_cdf, run.args)
+    noise = run.inputs["normal"] if script is gtp_bc else run.inputs["normal"][0]
+    weighted = case in ("learned", "policy")
+    weights = calls[0][1] if weighted else torch.ones(6)
+    assert len(calls) == weighted and (weights > 1).any() == weighted
+    obs, actions = run.batch.observations, run.batch.actions
+    args = replace(arguments(gtp), num_steps=3)
+    loss, terms = gtp.actor_loss(run.before, obs, actions, noise, *times, weights, args)
+    norm = assert_step(run, "actor", loss)
+    assert run.metrics["actor_grad_norm"].item() == pytest.approx(norm)
+    for name, term in terms.items():
+        assert run.metrics[name].item() == pytest.approx(term.item())
+    assert_average(run, "actor_ema", "actor", 0.25)
+
+
+def test_the_diffusion_actor_steps_down_cloning_plus_eta_times_q(update):
+    """The noise in x_t at the drawn t, and Q of the online critic after its step."""
+    run = update(dql, eta=0.7)
+    obs, noise, schedule = run.batch.observations, run.inputs["noise"], dql.vp_schedule(3, "cpu")
+    t = run.inputs["t"]
+    abar = schedule[0][t]
+    x_t = abar.sqrt() * run.batch.actions + (1 - abar).sqrt() * noise
+    bc = (run.before["actor"](obs, x_t, t[:, None]) - noise).square().mean()
+    actions = sample(run, run.before["actor"], obs, noise_of(run, 0)[:, 0])
+    loss = bc + 0.7 * dql.q_loss(run.nets["critic"], obs, actions, run.inputs["coin"])
+    assert_step(run, "actor", loss)
+    assert run.metrics["bc"].item() == pytest.approx(bc.item())
+    assert run.metrics["actor"].item() == pytest.approx(loss.item())
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.7])
+def test_the_teacher_of_a_consistency_model_is_the_averaged_actor_at_u(eta, update):
+    """On a grid of 107 points; on one of two, u = sigma_min, where every network is the identity.
+    Q is that of the online critic after its step."""
+    run = update(cac, eta=eta)
+    obs, noise, t, u = run.batch.observations, *(run.inputs[name] for name in ("noise", "t", "u"))
+    assert cac.num_grid_points(LATE, run.args) == 107 and (u > 0.002).any()
+    with torch.no_grad():
+        goal = run.before["actor_ema"](obs, run.batch.actions + u * noise, u)
+    start = run.before["actor"](obs, run.batch.actions + t * noise, t)
+    loss = bc = (100 / (t - u) * (start - goal).square()).mean()
+    if eta:
+        actions = sample(run, run.before["actor"], obs, noise_of(run, 0)[:, 0])
+        loss = bc + eta * cac.q_loss(run.nets["critic"], obs, actions, run.inputs["coin"])
+    assert_step(run, "actor", loss)
+    assert run.metrics["bc"].item() == pytest.approx(bc.item())
+    assert run.metrics["actor"].item() == pytest.approx(loss.item())
+
+
+@pytest.mark.parametrize("literal", [False, True])
+def test_gtp_bc_has_the_losses_of_gtp_offline_with_weights_one(literal):
+    """Bit for bit, so what is tested of one holds for the other."""
+    nets = gtp.make_networks(gtp.default_args(dataset_path="x.npz", literal=literal), 3, 2)
+    data = make_data()
+    obs, actions, noise = data["observations"], data["actions"], data["actions"].flip(0)
+    s, u, t = torch.rand(20, 3, generator=torch.Generator().manual_seed(0)).sort(1).values.T
+    times = [time[:, None] + 0.01 for time in (t + 0.1, u + 0.05, s)]
+    losses = []
+    for script, weights in ((gtp, [torch.ones(20)]), (gtp_bc, [])):
+        args = script.default_args(dataset_path="x.npz", literal=literal)
+        losses.append(script.actor_loss(nets, obs, actions, noise, *times, *weights, args)[1])
+    assert losses[0] == losses[1]
+
+
+# ---- gradient steps and optimisers -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(("grad_norm", "factor"), [(0.0, 1.0), (10.0, 1.0), (2.5, 0.5)])
+def test_a_gradient_is_shortened_to_its_bound_and_never_lengthened(grad_norm, factor):
+    """Gradient (3, 4) of norm 5, SGD of rate .1; what was in .grad before is gone, and the other
+    network in the loss is left alone."""
+    network, other = torch.nn.Linear(2, 1, bias=False), torch.nn.Linear(2, 1, bias=False)
+    before, untouched = network.weight.detach().clone(), other.weight.detach().clone()
+    network.weight.grad = torch.full((1, 2), 100.0)
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    loss = (network(torch.tensor([3.0, 4.0])) + other(torch.tensor([1.0, 1.0]))).sum()
+    norm = gtp.gradient_step(optimizer, network, loss, grad_norm)
+    expected = before - 0.1 * factor * torch.tensor([[3.0, 4.0]])
+    torch.testing.assert_close(network.weight.detach(), expected)
+    assert norm.item() == pytest.approx(5)
+    assert other.weight.grad is None and torch.equal(other.weight, untouched)
+
+
+@pytest.mark.skipif(torch.__version__ < "2.11", reason="--compile needs PyTorch 2.11")
+@pytest.mark.parametrize("grad_norm", [0.0, 1.0, 1e3])
+def test_the_step_of_compiled_updates_is_that_of_eager_ones(grad_norm):
+    """Adam's weights and averages after four steps, of gradients below and above the bound; the
+    graph is captured in one piece but run by eager PyTorch, whatever the device."""
+    outcomes = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        network = torch.nn.Linear(4, 3).double()
+        optimizer = torch.optim.Adam(network.parameters(), lr=0.02, fused=True)
+        x = torch.randn(8, 4).double()
+
+        def step(scale, network=network, optimizer=optimizer, x=x):
+            loss = scale * network(x).square().mean()
+            return gtp.gradient_step(optimizer, network, loss, grad_norm)
+
+        norms = [step(torch.tensor(1.0))]  # Adam's averages begin with an eager step
+        with torch._dynamo.config.patch(trace_autograd_ops=True):
+            if compiled:
+                step = torch.compile(step, backend="eager", fullgraph=True)
+            norms += [step(torch.tensor(scale)) for scale in (0.01, 30.0, 2.0)]
+        assert min(norms) < 1 < max(norms) < 1e3
+        states = [optimizer.state[parameter] for parameter in network.parameters()]
+        averages = [[state[key] for key in ("step", "exp_avg", "exp_avg_sq")] for state in states]
+        outcomes.append([norms, list(network.parameters()), averages])
+    torch.testing.assert_close(outcomes[0], outcomes[1], rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("script", FAMILY)
+def test_each_part_learns_at_its_own_rate(script):
+    """Adam at --learning-rate for the actor, at --critic-learning-rate for critic and V."""
+    critic_rate = {} if script is gtp_bc else {"critic_learning_rate": 2e-3}
+    args = arguments(script, learning_rate=1e-3, **critic_rate)
+    nets = script.make_networks(args, 3, 2)
+    optimizers = script.make_optimizers(nets, args)
+    expected = {"actor": 1e-3}
+    if script is not gtp_bc:
+        expected["critic"] = 2e-3
+    if script is gtp:
+        expected["value"] = 2e-3
+    assert {name: item.param_groups[0]["lr"] for name, item in optimizers.items()} == expected
+    for name, optimizer in optimizers.items():
+        (group,) = optimizer.param_groups
+        assert list(map(id, group["params"])) == list(map(id, nets[name].parameters()))
+        assert isinstance(optimizer, torch.optim.Adam)
+        assert (group["betas"], group["weight_decay"]) == ((0.9, 0.999), 0)
+
+
+# ---- what is drawn for an update -------------------------------------------------------------
+
+
+def short(script, dataset, folder, **changes):
+    """Arguments of a run of 12 updates on the tiny dataset."""
+    args = script.default_args(dataset_path=str(dataset), device="cpu", num_updates=12)
+    small = {"hidden_dim": 8, "batch_size": 4, "tensorboard": False, "run_dir": str(folder / "run")}
+    return replace(args, **small | {"num_holdout": 24} | changes)
+
+
+@pytest.mark.parametrize("script", FAMILY)
+def test_updates_are_counted_from_zero_and_go_on_after_a_resume(
+    script, dataset, tmp_path, monkeypatch
+):
+    """draw_inputs gets 0 to num_updates - 1: the schedules begin at their beginning."""
+    monkeypatch.setattr(offline_tasks, "plot_run", lambda *args: None)
+    calls = record(monkeypatch, script, "draw_inputs")
+    args = short(script, dataset, tmp_path)
+    script.train(args)
+    assert [update for (update, *_), _ in calls] == list(range(12))
+    script.train(replace(script.resume_args(args.run_dir), num_updates=15))
+    assert [update for (update, *_), _ in calls] == list(range(15))
+
+
+@pytest.mark.parametrize("script", GTP)
+def test_times_are_drawn_from_the_grid_of_their_update(script):
+    """1,000 updates: 11 points until 124, 21 from 125, 1281 at the end."""
+    args = arguments(script, num_updates=1000, batch_size=500)
+    for update, points in ((0, 11), (124, 11), (125, 21), (999, 1281)):
+        generator = torch.Generator().manual_seed(0)
+        inputs = script.draw_inputs(update, make_data(), generator, args)
+        uniform, grid, t_cdf = (inputs[name] for name in ("uniform", "grid", "t_cdf"))
+        torch.testing.assert_close(grid[:points], script.karras_grid(points, 0.002, 5.0))
+        t, _, _ = script.sample_times(uniform, grid, t_cdf, args)
+        assert (t > 0.002).all() and (t <= 5).all()
+        assert points > 21 or len(t.unique()) == points - 1
+
+
+@pytest.mark.parametrize("script", FAMILY)
+def test_every_row_is_as_likely(script):
+    args = arguments(script, batch_size=14_000)
+    rows = script.draw_inputs(0, make_data(), torch.Generator().manual_seed(0), args)["rows"]
+    assert rows.shape == (14_000,)
+    assert rows.bincount(minlength=14).tolist() == pytest.approx([1000] * 14, abs=140)
+
+
+def test_the_diffusions_t_reaches_both_ends():
+    """Indices 0 to T - 1, equally often."""
+    args = arguments(dql, num_steps=5, batch_size=10_000)
+    t = dql.draw_inputs(0, make_data(), torch.Generator().manual_seed(0), args)["t"]
+    assert t.bincount().tolist() == pytest.approx([2000] * 5, abs=180)
+
+
+# ---- acting ----------------------------------------------------------------------------------
+
+
+class ActionValues(torch.nn.Module):
+    """Q1 and Q2 are the two components of the action, times a scale."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, obs, actions):
+        return self.scale * actions.movedim(-1, 0)
+
+
+@pytest.mark.parametrize("script", CRITICS)
+def test_the_candidate_of_the_best_smaller_target_q_acts(script, monkeypatch):
+    """Sixteen candidates for each of five observations, Q so steep that the softmax is a choice."""
+    args = arguments(script, num_candidates=16)
+    torch.manual_seed(0)
+    nets = script.make_networks(args, 3, 2)
+    nets["critic_target"] = ActionValues(1e6)
+    nets["critic"] = ActionValues(-1e6)
+    calls = record(monkeypatch, script, "policy_samples")
+    obs = torch.randn(5, 3).numpy()
+    actions = script.make_act(nets, args, seed=0)(obs)
+    ((_, candidates),) = calls
+    assert candidates.shape == (16, 5, 2) and actions.shape == (5, 2)
+    best = candidates.amin(2).argmax(0)
+    assert len(best.unique()) > 1
+    np.testing.assert_array_equal(actions, candidates[best, torch.arange(5)].numpy())
+
+
+@pytest.mark.parametrize("script", GTP)
+@pytest.mark.parametrize(("eval_actor", "name"), [("ema", "actor_ema"), ("online", "actor")])
+def test_eval_actor_says_which_of_gtps_actors_acts(script, eval_actor, name):
+    args = arguments(script, eval_actor=eval_actor)
+    nets = script.make_networks(args, 3, 2)
+    with torch.no_grad():
+        for parameter in nets["actor_ema"].parameters():
+            parameter.zero_()
+    obs, noise = make_data()["observations"], torch.randn(20, 2)
+    expected = script.sample_actions(nets[name], obs, noise, script.sampling_times(3, args))
+    assert torch.equal(script.policy_samples(nets, obs, noise, 3, args), expected)
+
+
+# ---- data ------------------------------------------------------------------------------------
+
+
+def test_the_held_out_rows_are_the_same_for_every_seed(dataset, tmp_path):
+    """Also whatever state the global generator is in; they and the training rows make up all."""
+    found = []
+    for seed in (0, 7):
+        torch.manual_seed(seed)
+        data, holdout, _ = gtp.load_data(short(gtp, dataset, tmp_path, seed=seed))
+        found.append((holdout, data["rows"]))
+    assert torch.equal(found[0][1], found[1][1])
+    assert torch.equal(found[0][0]["observations"], found[1][0]["observations"])
+    assert torch.equal(found[0][0]["actions"], found[1][0]["actions"])
+    rows, count = data["rows"], len(data["rewards"])
+    assert len(holdout["actions"]) == 23 == count // 10
+    assert len(rows.unique()) == len(rows) == count - 23
+    left = torch.ones(count, dtype=torch.bool).index_fill(0, rows, False)
+    for key in ("observations", "actions"):  # pairs stay together
+        torch.testing.assert_close(holdout[key].sum(0), data[key][left].sum(0))
+    where = [
+        (data["observations"] == obs).all(1).nonzero().item() for obs in holdout["observations"]
+    ]
+    assert torch.equal(data["actions"][where], holdout["actions"])
+
+
+@pytest.mark.parametrize(
+    ("env_id", "sizes", "limit"),
+    [("hopper-medium-v2", (11, 3), 1000), ("antmaze-umaze-v0", (29, 8), 700), ("", (11, 3), 10**9)],
+)
+def test_a_file_without_timeouts_is_cut_at_the_tasks_step_limit(env_id, sizes, limit, tmp_path):
+    """2,500 steps without an end: the last has no successor, and one in `limit` is a time-out."""
+    data = make_dataset(2500, *sizes)
+    del data["timeouts"]
+    data["terminals"][:] = False
+    np.savez(tmp_path / "data.npz", **data)
+    args = gtp.default_args(env_id=env_id, dataset_path=str(tmp_path / "data.npz"), device="cpu")
+    data, _, described = gtp.load_data(args)
+    assert described["transitions"] == len(data["rewards"]) == 2499 - 2500 // limit
+
+
+# ---- tables of tasks -------------------------------------------------------------------------
+
+MUJOCO = [
+    f"{robot}-{level}-v2"
+    for level in ("medium", "medium-replay", "medium-expert")
+    for robot in ("halfcheetah", "hopper", "walker2d")
+]
+MAZES = ("umaze", "umaze-diverse", "medium-play", "medium-diverse", "large-play", "large-diverse")
+TASKS = [*MUJOCO, *(f"antmaze-{maze}-v0" for maze in MAZES)]
+# One value a task, in this order: the robots' medium, medium-replay and medium-expert, the mazes.
+NORMS = [9, 9, 1, 2, 4, 4, 7, 5, 5, 2, 3, 2, 1, 10, 7]
+RATES = [3e-4] * 11 + [1e-3] + [3e-4] * 3
+BACKUPS = [False] * 10 + [True] * 5
+TABLES = {
+    gtp: {
+        "learning_rate": RATES,
+        "eta": [5, 1, 5, 5, 5, 5, 5, 5, 5, 5, 1, 5, 5, 5, 5],
+        "grad_norm": NORMS,
+        "max_q_backup": BACKUPS,
+        "num_steps": [5] * 15,
+        "num_candidates": [1] * 15,
+    },
+    gtp_bc: {"learning_rate": RATES, "grad_norm": NORMS, "num_steps": [5] * 15},
+    dql: {
+        "learning_rate": RATES,
+        "eta": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0.5, 2, 2, 3, 4.5, 3.5],
+        "grad_norm": NORMS,
+        "max_q_backup": BACKUPS,
+        "top_k": [1, 2, 1, 0, 2, 1, 0, 2, 1, 2, 2, 1, 1, 2, 1],
+        "num_steps": [5] * 15,
+        "num_candidates": [50] * 15,
+    },
+    cac: {
+        "learning_rate": RATES,
+        "eta": [1, 0.1, 1, 1, 0.1, 0.1, 1, 1, 1, 0.01, 0.01, 0.01, 0.01, 4.5, 3.5],
+        "grad_norm": [*NORMS[:-1], 2],
+        "max_q_backup": BACKUPS,
+        "q_norm": [name in "walker2d-medium-v2 walker2d-medium-expert-v2" for name in MUJOCO]
+        + [True, True, False, True, True, True],
+        "top_k": [2, 1, 3, 2, 5, 2, 4, 5, 1, 4, 4, 8, 1, 2, 5],
+        "num_steps": [2, 2, 5, 2, 2, 5, 2, 2, 2, 2, 2, 2, 2, 2, 2],
+        "num_candidates": [50] * 15,
+        "scale_consistency_loss": [True] * 15,
+    },
+}
+
+
+@pytest.mark.parametrize("script", FAMILY)
+@pytest.mark.parametrize("number", range(15), ids=TASKS)
+def test_a_task_has_its_published_values(script, number):
+    antmaze = number > 8
+    expected = {name: column[number] for name, column in TABLES[script].items()}
+    expected |= {"num_updates": 1_000_000 if antmaze else 2_000_000}
+    expected |= {"num_eval_episodes": 100 if antmaze else 10, "eval_freq": 0}
+    expected |= {"reward_scale": 4 if antmaze else 1, "reward_shift": -0.5 if antmaze else 0}
+    if script is not gtp_bc:
+        expected |= {"critic_learning_rate": 3e-4, "gamma": 0.99}
+    expected |= {"tau": 0.005, "batch_size": 256, "hidden_dim": 256}
+    args = script.default_args(env_id=TASKS[number], device="cpu")
+    assert {name: getattr(args, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize("script", FAMILY)
+def test_no_other_task_has_values_of_its_own(script):
+    assert sorted(script.TASKS) == sorted(task.rpartition("-v")[0] for task in TASKS)
