@@ -35,14 +35,15 @@ SCRIPTS = {
 ARGUMENT_ERRORS = tuple(script.ArgumentError for script in SCRIPTS.values())
 
 
-def own(metavar):
-    """How --help shows a flag that stands for the run's own value where it is not given."""
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint="(default: the run's)")
+def own(kind, metavar):
+    """A flag, of a type, that stands for the run's own value where it is not given."""
+    hint = "(default: the run's)"
+    return tyro.conf.arg(constructor=kind, metavar=metavar, help_behavior_hint=hint)
 
 
 def file(metavar):
-    """How --help shows a file that is written only where it is named."""
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
+    """A file that is written only where it is named."""
+    return tyro.conf.arg(constructor=Path, metavar=metavar, help_behavior_hint="")
 
 
 @dataclass
@@ -51,12 +52,12 @@ class Flags:
 
     run_dir: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_DIR")]
     """A run directory, or a checkpoint in it."""
-    num_steps: Annotated[int | None, own("K")] = None  # steps of the sampler, K or T
-    num_candidates: Annotated[int | None, own("N")] = None  # actions to choose from by Q
-    num_eval_episodes: Annotated[int | None, own("N")] = None  # episodes to play
-    seed: Annotated[int | None, own("N")] = None  # of the episodes and of the policy's noise
-    env_id: Annotated[str | None, own("ID")] = None  # the task to play
-    device: Annotated[str | None, own("D")] = None  # cpu, cuda, cuda:1, ..., auto
+    num_steps: Annotated[int | None, own(int, "K")] = None  # steps of the sampler, K or T
+    num_candidates: Annotated[int | None, own(int, "N")] = None  # actions to choose from by Q
+    num_eval_episodes: Annotated[int | None, own(int, "N")] = None  # episodes to play
+    seed: Annotated[int | None, own(int, "N")] = None  # of the episodes and of the policy's noise
+    env_id: Annotated[str | None, own(str, "ID")] = None  # the task to play
+    device: Annotated[str | None, own(str, "D")] = None  # cpu, cuda, cuda:1, ..., auto
     video: Annotated[Path | None, file("FILE.mp4|.gif")] = None  # film an episode
     out: Annotated[Path | None, file("FILE.json")] = None  # what the table shows, and every score
 

@@ -60,7 +60,7 @@ class Flags:
     """A run directory, or a checkpoint in it."""
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
     """Receives policy.npz and policy.py."""
-    num_steps: Annotated[int | None, own("K")] = None  # steps of the sampler
+    num_steps: Annotated[int | None, own(int, "K")] = None  # steps of the sampler
 
 
 def export(run: Path, num_steps: int | None = None) -> tuple[dict[str, np.ndarray], str]:
@@ -156,17 +156,25 @@ def first_layer(weights, t, args):
     }
 
 
+def write_policy(arrays, text, folder):
+    """policy.npz and policy.py, each all or nothing; InputError for a folder that cannot be had."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"FOLDER {folder} cannot be made ({error}); name another") from error
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    gtp_offline.write_file(folder / "policy.npz", content.getvalue())
+    gtp_offline.write_file(folder / "policy.py", text.encode())
+
+
 def main() -> int:
     flags = tyro.cli(Flags)
     try:
         if flags.num_steps is not None and flags.num_steps < 1:
             raise ArgumentError(f"--num-steps is {flags.num_steps}; give a number from 1")
         arrays, text = export(flags.run_dir, flags.num_steps)
-        flags.folder.mkdir(parents=True, exist_ok=True)
-        content = io.BytesIO()
-        np.savez(content, **arrays)
-        gtp_offline.write_file(flags.folder / "policy.npz", content.getvalue())
-        gtp_offline.write_file(flags.folder / "policy.py", text.encode())
+        write_policy(arrays, text, flags.folder)
     except (ValueError, OSError) as error:
         print("error:", str(error).splitlines()[0], file=sys.stderr)
         return 2 if isinstance(error, ARGUMENT_ERRORS) else 1

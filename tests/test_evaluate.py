@@ -245,6 +245,17 @@ def test_a_wrong_argument_is_one_line_and_exit_code_2(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "words", [["--seed", "None"], ["--num-steps", "2.5"], ["--hidden-dim", "8"], ["--eval"], []]
+)
+def test_what_the_parser_does_not_know_is_exit_code_2(words, runs, monkeypatch, capsys):
+    """Also None, which stands for a flag that is not given."""
+    run = [runs / "gtp_bc"] if words else []
+    with pytest.raises(SystemExit) as raised:
+        call(monkeypatch, capsys, *run, *words)
+    assert raised.value.code == 2
+
+
 def test_the_writer_of_a_video_is_asked_for_before_the_run_is_read(runs, monkeypatch, capsys):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setattr(evaluate, "load_run", lambda path: pytest.fail("read"))

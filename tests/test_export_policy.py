@@ -205,3 +205,11 @@ def test_an_interrupted_write_leaves_the_policy_of_before(small, tmp_path, monke
     code, errors = call(monkeypatch, capsys, tmp_path / "run", folder, "--num-steps", "2")
     assert code == 1 and errors == ["error: [Errno 28] No space left on device"]
     assert (folder / "policy.npz").read_bytes() == before
+
+
+def test_a_folder_that_is_a_file_is_named(small, tmp_path, monkeypatch, capsys):
+    gtp.train(small(eta=0.0, num_updates=1))
+    (tmp_path / "policy").write_text("")
+    code, errors = call(monkeypatch, capsys, tmp_path / "run", tmp_path / "policy")
+    assert code == 1 and len(errors) == 1
+    assert "cannot be made" in errors[0] and "name another" in errors[0]
