@@ -17,6 +17,7 @@ the time before `default_args`.
 import importlib.util
 import math
 import platform
+import re
 import statistics
 import sys
 import time
@@ -210,7 +211,8 @@ class PlainLoop:
 def load_script(name: str, folder: Path):
     """A script as a module of its own, also beside the same script of another checkout."""
     path = folder / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"{name} of {folder}", path)
+    own_name = re.sub(r"\W", "_", f"{name} of {folder}")  # torch.compile needs an identifier
+    spec = importlib.util.spec_from_file_location(own_name, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)

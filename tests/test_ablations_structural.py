@@ -480,7 +480,7 @@ def test_results_without_table_and_row_get_them(tmp_path):
 
 def test_a_run_is_used_again_for_the_same_data_and_arguments_only(tmp_path, dataset, capsys):
     def run(*given):
-        argv = ["--quick", "--out", str(tmp_path), "--only", "GTP", *given]
+        argv = ["--quick", "--num-updates", "8", "--out", str(tmp_path), "--only", "GTP", *given]
         return experiment.main(shortcut.run, shortcut.Arguments, argv), capsys.readouterr().err
 
     assert run()[0] == 0

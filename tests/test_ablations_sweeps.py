@@ -232,7 +232,8 @@ def test_the_energy_score_at_every_k_is_that_of_the_loaded_policy(tmp_path, caps
 
 
 def test_retraining_puts_k_into_the_td_target_and_keeps_the_first_run(tmp_path, dataset):
-    argv = ("--quick", "--out", tmp_path, "--eta", "1", "--dataset-path", dataset)
+    argv = ("--quick", "--num-updates", "8", "--out", tmp_path, "--eta", "1")
+    argv += ("--dataset-path", dataset)
     assert call(horizon, *argv) == 0 and call(horizon, *argv, "--retrain") == 0
     table = json.loads((tmp_path / "horizon.json").read_text())["variants"]
     assert len([*tmp_path.glob("*/results.json")]) == 5
