@@ -187,8 +187,8 @@ def task_defaults(env_id, num_updates):
         values |= {"num_updates": 1_000_000, "num_eval_episodes": 100}
         values |= {"reward_scale": 4.0, "reward_shift": -0.5}
     elif task.startswith("pointmaze"):
-        values |= {"num_updates": 12_000, "num_eval_episodes": 100, "grad_norm": 2.0}
-        values |= {"reward_scale": 4.0, "reward_shift": -0.5}
+        values |= {"num_updates": 12_000, "num_eval_episodes": 100, "hidden_dim": 128}
+        values |= {"reward_scale": 4.0, "reward_shift": -0.5, "grad_norm": 2.0, "tau": 0.01}
     elif task.startswith("multigoal"):
         values |= {"num_updates": 8_000 if "unequal" in task else 4_000}
         values |= {"num_eval_episodes": 1_000, "learning_rate": 1e-3}
@@ -265,15 +265,15 @@ class Mish(nn.Module):
         return x * (m / (m + 1))
 
 
-def mlp(in_dim, hidden_dim, out_dim, linear=nn.Linear):
+def mlp(in_dim, hidden_dim, out_dim, linear=nn.Linear, activation=Mish):
     """Three hidden layers with Mish, as in Diffusion-QL's code."""
     return nn.Sequential(
         linear(in_dim, hidden_dim),
-        Mish(),
+        activation(),
         linear(hidden_dim, hidden_dim),
-        Mish(),
+        activation(),
         linear(hidden_dim, hidden_dim),
-        Mish(),
+        activation(),
         linear(hidden_dim, out_dim),
     )
 
@@ -907,7 +907,7 @@ def check_resume(args, state):
         raise ArgumentError(f"--resume keeps the run's arguments; drop {', '.join(flags)}")
     variant = state["results"].get("variant", "")
     if variant != VARIANT:
-        command = state["results"]["command"]
+        command = state["results"].get("command", "what began it")
         raise ArgumentError(f"{args.resume} is a run of {variant!r}; go on with: {command}")
     if "num_updates" in changed:
         print("warning: schedules such as N(k) follow the new --num-updates", file=sys.stderr)
@@ -1066,7 +1066,8 @@ def finish(nets, obs_dim, signals, results, args):
     results["exit_code"] = codes[results["status"]]
     write_results(results, args)
     if results["status"] == "interrupted":
-        print(f"interrupted; go on with: python {sys.argv[0]} --resume {args.run_dir}")
+        command = f"python {sys.argv[0]} --resume {args.run_dir}"
+        print(f"interrupted; go on with: {results['command'] if VARIANT else command}")
     if TASKS_FOLDER.is_dir() and results["status"] != "diverged":
         value = state_value(nets, args)
         evaluations = results["evaluations"]

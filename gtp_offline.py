@@ -37,7 +37,7 @@ import warnings
 import zipfile
 from copy import deepcopy
 from dataclasses import asdict, dataclass, fields, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import import_module, metadata
 from pathlib import Path
 from signal import SIG_DFL, SIGINT, SIGTERM, signal
@@ -90,11 +90,15 @@ class Args:
     gamma: float = 0.99  # discount
     max_q_backup: bool = False  # the best of 10 next actions in the TD target
     eta: float = 5.0  # temperature of the weights (Eq. 14); 0: cloning
-    max_weight: float = math.inf  # (D10) clip of the weights before their normalisation
+    truncate_advantage: bool = False  # (D10) weights 1 where A < 0: True
+    max_weight: float = 100.0  # (D10) bound of the weights, before their normalisation; inf
     weight_normalization: Literal["mean", "none"] = "mean"  # (D12) by the batch mean; none
+    td_target: Literal["expectile", "policy"] = "expectile"  # (D15) V(s'), or Eq. 16: policy
+    expectile: float = 0.9  # (D15) of Q, that V is regressed on; 0.5, the mean
     value: Literal["learned", "policy"] = "learned"  # V(s): regressed on Q, or from the policy
     num_value_samples: int = 1  # actions per state for --value policy
-    weight_critic: Literal["online", "target"] = "online"  # whose Q the weights use
+    weight_critic: Literal["target", "online"] = "target"  # (D15) whose Q V and A use; online
+    critic_norm: Literal["layer", "none"] = "layer"  # (D16) LayerNorm in critic and V; none
     num_candidates: int = 1  # actions to choose from by Q when acting; 1: no choice
     # --- shared: arguments of GTP ---
     literal: bool = False  # the paper's letter in all that is marked (D); other flags still win
@@ -130,13 +134,25 @@ LITERAL = {  # the paper's letter, and what the baselines' code does where the p
     "strict_s": True,
     "sampler_end": "zero",
     "eval_actor": "online",
+    "truncate_advantage": True,
     "max_weight": math.inf,
     "weight_normalization": "none",
+    "td_target": "policy",
+    "expectile": 0.5,
+    "weight_critic": "online",
+    "critic_norm": "none",
     "normalize_observations": False,
     "num_holdout": 0,
 }
 # What an argument that an older checkpoint lacks must be to go on as before.
-OLDER = {"weight_normalization": "none", "normalize_observations": False}
+OLDER = {
+    "truncate_advantage": True,
+    "weight_normalization": "none",
+    "td_target": "policy",
+    "expectile": 0.5,
+    "critic_norm": "none",
+    "normalize_observations": False,
+}
 TASK_FIELDS = ("learning_rate", "eta", "grad_norm", "max_q_backup")
 TASKS = {  # Table 4; the last three are not in the paper (docs/differences.md)
     "halfcheetah-medium": (3e-4, 5.0, 9.0, False),
@@ -164,11 +180,11 @@ def default_args(
     device: str = "auto",
     num_updates: int = 0,
 ) -> Args:
-    """The arguments of a task (Table 4; of multigoal-v0 where neither an id nor a file is given).
+    """The arguments of a task (Table 4; of pointmaze-medium-v0 with neither an id nor a file).
 
     literal: the paper's letter; num_updates: 0 for the task's.
     """
-    env_id = env_id or ("" if dataset_path else "multigoal-v0")
+    env_id = env_id or ("" if dataset_path else "pointmaze-medium-v0")
     values = task_defaults(env_id, num_updates)
     if env_id == "multigoal-v0":
         values["eta"] = 0.0  # Fig. 7 is about cloning
@@ -188,6 +204,10 @@ def check_args(args):
     check_common_args(args)
     if not args.max_weight > 0:
         raise ArgumentError(f"--max-weight is {args.max_weight}; give a number above 0, or inf")
+    if not 0 < args.expectile < 1:
+        raise ArgumentError(f"--expectile is {args.expectile}; give a number between 0 and 1")
+    if args.td_target == "expectile" and args.value == "policy":
+        raise ArgumentError("--value policy has no V for the TD target; add --td-target policy")
     if not 1e-4 <= args.sigma_min < args.sigma_max:
         raise ArgumentError(f"--sigma-min {args.sigma_min} must lie in [1e-4, {args.sigma_max})")
 
@@ -228,8 +248,8 @@ def task_defaults(env_id, num_updates):
         values |= {"num_updates": 1_000_000, "num_eval_episodes": 100}
         values |= {"reward_scale": 4.0, "reward_shift": -0.5}
     elif task.startswith("pointmaze"):
-        values |= {"num_updates": 12_000, "num_eval_episodes": 100, "grad_norm": 2.0}
-        values |= {"reward_scale": 4.0, "reward_shift": -0.5}
+        values |= {"num_updates": 12_000, "num_eval_episodes": 100, "hidden_dim": 128}
+        values |= {"reward_scale": 4.0, "reward_shift": -0.5, "grad_norm": 2.0, "tau": 0.01}
     elif task.startswith("multigoal"):
         values |= {"num_updates": 8_000 if "unequal" in task else 4_000}
         values |= {"num_eval_episodes": 1_000, "learning_rate": 1e-3}
@@ -308,15 +328,15 @@ class Mish(nn.Module):
         return x * (m / (m + 1))
 
 
-def mlp(in_dim, hidden_dim, out_dim, linear=nn.Linear):
+def mlp(in_dim, hidden_dim, out_dim, linear=nn.Linear, activation=Mish):
     """Three hidden layers with Mish, as in Diffusion-QL's code."""
     return nn.Sequential(
         linear(in_dim, hidden_dim),
-        Mish(),
+        activation(),
         linear(hidden_dim, hidden_dim),
-        Mish(),
+        activation(),
         linear(hidden_dim, hidden_dim),
-        Mish(),
+        activation(),
         linear(hidden_dim, out_dim),
     )
 
@@ -390,13 +410,21 @@ class FlowMap(ObsNetwork):
 
 
 # --- end shared ---
-# --- shared: critic ---
+class LayerNormMish(nn.Sequential):
+    """LayerNorm, without parameters, before Mish: it bounds Q for actions unlike the data's."""
+
+    def __init__(self, hidden_dim):
+        super().__init__(nn.LayerNorm(hidden_dim, elementwise_affine=False), Mish())
+
+
 class Critic(ObsNetwork):
     """Two Q: obs (B, obs_dim), actions (..., B, action_dim) -> (2, ..., B)."""
 
-    def __init__(self, obs_dim, action_dim, hidden_dim=256):
+    def __init__(self, obs_dim, action_dim, hidden_dim=256, norm="none"):
         super().__init__(obs_dim)
-        self.net = mlp(obs_dim + action_dim, hidden_dim, 1, lambda i, o: EnsembleLinear(2, i, o))
+        linear = partial(EnsembleLinear, 2)
+        activation = partial(LayerNormMish, hidden_dim) if norm == "layer" else Mish
+        self.net = mlp(obs_dim + action_dim, hidden_dim, 1, linear, activation)
 
     def forward(self, obs, actions):
         obs = self.standardized(obs).expand(*actions.shape[:-1], -1)
@@ -405,13 +433,13 @@ class Critic(ObsNetwork):
         return q.view(2, *actions.shape[:-1])
 
 
-# --- end shared ---
 class Value(ObsNetwork):
     """V: obs (B, obs_dim) -> (B, 1)."""
 
-    def __init__(self, obs_dim, hidden_dim=256):
+    def __init__(self, obs_dim, hidden_dim=256, norm="none"):
         super().__init__(obs_dim)
-        self.net = mlp(obs_dim, hidden_dim, 1)
+        activation = partial(LayerNormMish, hidden_dim) if norm == "layer" else Mish
+        self.net = mlp(obs_dim, hidden_dim, 1, activation=activation)
 
     def forward(self, obs):
         return self.net(self.standardized(obs))
@@ -422,10 +450,12 @@ def make_networks(args, obs_dim, action_dim):
     actor = FlowMap(obs_dim, action_dim, args.hidden_dim, args.preconditioning)
     nets = nn.ModuleDict({"actor": actor, "actor_ema": deepcopy(actor)})
     if args.eta > 0 or args.num_candidates > 1:
-        nets["critic"] = Critic(obs_dim, action_dim, args.hidden_dim)
+        nets["critic"] = Critic(obs_dim, action_dim, args.hidden_dim, args.critic_norm)
         nets["critic_target"] = deepcopy(nets["critic"])
-    if args.eta > 0 and args.value == "learned":
-        nets["value"] = Value(obs_dim, args.hidden_dim)
+    weighs = args.eta > 0 and args.value == "learned"
+    bootstraps = "critic" in nets and args.td_target == "expectile"
+    if weighs or bootstraps:
+        nets["value"] = Value(obs_dim, args.hidden_dim, args.critic_norm)
     return nets
 
 
@@ -494,15 +524,21 @@ def sample_times(uniform, grid, t_cdf, args):
 # --------------------------------------------- losses ---------------------------------------------
 
 
-def advantage_weights(advantage, eta, max_weight, normalization="none"):
+def expectile_loss(gap, expectile):
+    """V's loss for the gap Q - V (B,), a scalar; 0.5: the square (IQL, Kostrikov et al. 2022)."""
+    share = torch.where(gap > 0, expectile, 1 - expectile)
+    return 2 * (share * gap.square()).mean()
+
+
+def advantage_weights(advantage, eta, max_weight, normalization="none", truncate=True):
     """w = exp(eta max(0, A) / (std(A) + eps)) (Eq. 14), at most max_weight, (B,) -> (B,).
 
-    none: also at most e^30; mean: over the mean of the batch, without overflow at any eta.
+    none: also at most e^30; mean: over the batch mean, no overflow. Not truncated: A for max(0, A).
     """
     std = advantage.std()
     std = std.where(std > 1e-6 * advantage.abs().amax(), math.inf)  # a constant A: w = 1
-    exponent = eta * advantage.clamp(min=0) / (std + 1e-6)
-    exponent = exponent.clamp(max=math.log(max_weight))
+    kept = advantage.clamp(min=0) if truncate else advantage
+    exponent = (eta * kept / (std + 1e-6)).clamp(max=math.log(max_weight))
     if normalization == "none":
         return exponent.clamp(max=30).exp()
     weights = (exponent - exponent.amax()).exp()
@@ -646,7 +682,10 @@ def compiled_update(data, optimizers, args):
 def draw_inputs(update, data, generator, args):
     """A batch's rows and all else that is random or scheduled in an update, of fixed shapes."""
     grid, t_cdf = time_grid(num_grid_points(update, args.num_updates), args)
-    samples = 1 + (10 if args.max_q_backup else 1) + args.num_value_samples  # z, next and V's
+    num_next = 10 if args.max_q_backup else 1
+    if args.td_target == "expectile":
+        num_next = 0
+    samples = 1 + num_next + args.num_value_samples  # the loss's z, next actions', V's
     shape = (samples, args.batch_size, data["actions"].shape[1])
     own = {"generator": generator, "device": args.device}
     return {
@@ -659,6 +698,41 @@ def draw_inputs(update, data, generator, args):
     }
 
 
+def update_critic(nets, optimizer, data, rows, noise, times, args):
+    """A step of both Q towards the TD target (Algorithm 1, line 4) -> metrics."""
+    rewards, terminals = data["rewards"][rows], data["terminals"][rows]
+    next_obs, target_net = data["next_observations"][rows], nets["critic_target"]
+    if args.td_target == "expectile":  # in the data: no action that they do not hold
+        next_value = nets["value"](next_obs).squeeze(1).detach()
+        target = rewards + args.gamma * (1 - terminals) * next_value
+    else:  # Eq. 16
+        next_actions = sample_actions(nets["actor_ema"], next_obs, noise, times)
+        target = td_target(target_net, rewards, terminals, next_obs, next_actions, args.gamma)
+    q = nets["critic"](data["observations"][rows], data["actions"][rows])
+    loss = (q - target).square().mean(1).sum()
+    norm = gradient_step(optimizer, nets["critic"], loss, args.grad_norm)
+    return {
+        "critic": loss,
+        "critic_grad_norm": norm,
+        "q_mean": q.mean(),
+        "q_max": q.amax(),
+        "target_q": target.mean(),
+    }
+
+
+def update_value(nets, optimizers, obs, actions, noise, times, args):
+    """A = Q - V (B,), by the critic after its step, and metrics; a learned V makes its own."""
+    critic = nets["critic" if args.weight_critic == "online" else "critic_target"]
+    q = critic(obs, actions).amin(0).detach()
+    if args.value == "policy":
+        policy = sample_actions(nets["actor_ema"], obs, noise, times)
+        return q - critic(obs, policy).amin(0).mean(0).detach(), {}
+    gap = q - nets["value"](obs).squeeze(1)
+    loss = expectile_loss(gap, args.expectile)
+    gradient_step(optimizers["value"], nets["value"], loss, args.grad_norm)
+    return gap.detach(), {"value": loss}
+
+
 def update_networks(nets, optimizers, data, inputs, args):
     """One iteration of Algorithm 1 (lines 3-9), no synchronisation -> scalar metrics."""
     rows = data["rows"][inputs["rows"]]
@@ -668,29 +742,15 @@ def update_networks(nets, optimizers, data, inputs, args):
     times = inputs["times"]
     weights = torch.ones_like(obs[:, 0])
     metrics = {}
-    if "critic" in nets:  # line 4: both Q towards the TD target (Eq. 16)
-        rewards, terminals = data["rewards"][rows], data["terminals"][rows]
-        next_obs, target_net = data["next_observations"][rows], nets["critic_target"]
-        next_actions = sample_actions(nets["actor_ema"], next_obs, next_noise, times)
-        target = td_target(target_net, rewards, terminals, next_obs, next_actions, args.gamma)
-        q = nets["critic"](obs, actions)
-        loss = (q - target).square().mean(1).sum()
-        norm = gradient_step(optimizers["critic"], nets["critic"], loss, args.grad_norm)
-        metrics |= {"critic": loss, "critic_grad_norm": norm}
-        metrics |= {"q_mean": q.mean(), "target_q": target.mean()}
-    if args.eta > 0:  # line 5: the weights, by the critic after its step (Eq. 14)
-        critic = nets["critic" if args.weight_critic == "online" else "critic_target"]
-        q = critic(obs, actions).amin(0).detach()
-        if args.value == "learned":
-            value = nets["value"](obs).squeeze(1)
-            metrics["value"] = loss = (value - q).square().mean()
-            gradient_step(optimizers["value"], nets["value"], loss, args.grad_norm)
-        else:
-            policy = sample_actions(nets["actor_ema"], obs, value_noise, times)
-            value = critic(obs, policy).amin(0).mean(0)
-        advantage = q - value.detach()
-        clip, normalization = args.max_weight, args.weight_normalization
-        weights = advantage_weights(advantage, args.eta, clip, normalization)
+    if "critic" in nets:  # line 4
+        critic = optimizers["critic"]
+        metrics |= update_critic(nets, critic, data, rows, next_noise, times, args)
+    if args.eta > 0 or "value" in nets:  # line 5: the weights (Eq. 14)
+        advantage, more = update_value(nets, optimizers, obs, actions, value_noise, times, args)
+        metrics |= more
+    if args.eta > 0:
+        how = (args.max_weight, args.weight_normalization, args.truncate_advantage)
+        weights = advantage_weights(advantage, args.eta, *how)
         metrics["advantage_weight_max"] = weights.amax()
         metrics["effective_sample_size"] = weights.mean().square() / weights.square().mean()
     # lines 6 to 8: the actor (Eq. 19)
@@ -1048,7 +1108,7 @@ def check_resume(args, state):
         raise ArgumentError(f"--resume keeps the run's arguments; drop {', '.join(flags)}")
     variant = state["results"].get("variant", "")
     if variant != VARIANT:
-        command = state["results"]["command"]
+        command = state["results"].get("command", "what began it")
         raise ArgumentError(f"{args.resume} is a run of {variant!r}; go on with: {command}")
     if "num_updates" in changed:
         print("warning: schedules such as N(k) follow the new --num-updates", file=sys.stderr)
@@ -1207,7 +1267,8 @@ def finish(nets, obs_dim, signals, results, args):
     results["exit_code"] = codes[results["status"]]
     write_results(results, args)
     if results["status"] == "interrupted":
-        print(f"interrupted; go on with: python {sys.argv[0]} --resume {args.run_dir}")
+        command = f"python {sys.argv[0]} --resume {args.run_dir}"
+        print(f"interrupted; go on with: {results['command'] if VARIANT else command}")
     if TASKS_FOLDER.is_dir() and results["status"] != "diverged":
         value = state_value(nets, args)
         evaluations = results["evaluations"]

@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ("gtp_offline.py", "gtp_bc.py", "diffusion_ql.py", "consistency_ac.py")
 LACKS = {
-    "gtp_bc.py": {"critic", "TD target", "acting with a critic"},
+    "gtp_bc.py": {"TD target", "acting with a critic"},
     "diffusion_ql.py": {"arguments of GTP", "flow map", "times of GTP", "sampler of GTP"},
     "consistency_ac.py": {"arguments of GTP", "flow map", "times of GTP", "sampler of GTP"},
 }
