@@ -143,10 +143,9 @@ def first_layer(weights, t, args):
         c_in = torch.ones(steps)
         c_skip = torch.zeros(steps)
         c_out = torch.ones(steps)
-    obs_dim = of_obs.shape[1]
     return {
-        "obs_mean": weights.get("obs_mean", torch.zeros(obs_dim)),  # of runs that normalise
-        "obs_std": weights.get("obs_std", torch.ones(obs_dim)),
+        "obs_mean": weights["obs_mean"],
+        "obs_std": weights["obs_std"],
         "t": t,
         "c_in": c_in,
         "c_skip": c_skip,

@@ -91,19 +91,24 @@ def edited(run, **nets):
 
 
 def test_observations_are_normalized_by_the_runs_own_buffers(small, tmp_path):
-    """obs_mean and obs_std beside the weights: act takes raw observations."""
+    """obs_mean and obs_std of the actor that acts: act takes raw observations."""
     run = tmp_path / "run"
     gtp.train(small(eta=0.0))
-    obs = np.random.default_rng(0).standard_normal((9, 3)).astype(np.float32)
-    noise = np.full((9, 2), 0.3, np.float32)
-    expected = exported_act(*export_policy.export(run), tmp_path)(obs, noise)
-    mean = np.array([5.0, -2.0, 0.0], np.float32)
-    std = np.array([2.0, 0.1, 1.0], np.float32)
-    buffers = {"obs_mean": torch.from_numpy(mean), "obs_std": torch.from_numpy(std)}
-    edited(run, **{f"actor_ema.{name}": value for name, value in buffers.items()})
-    act = exported_act(*export_policy.export(run), tmp_path)
-    assert np.allclose(act(mean + std * obs, noise), expected, atol=1e-5)
-    assert not np.allclose(act(obs, noise), expected, atol=1e-2)
+    mean = torch.tensor([5.0, -2.0, 0.0])
+    std = torch.tensor([2.0, 0.1, 1.0])
+    edited(run, **{"actor_ema.obs_mean": mean, "actor_ema.obs_std": std})
+    state = gtp.load_checkpoint(run)
+    args = gtp.saved_args(state)
+    nets = gtp.load_networks(state, args)
+    generator = torch.Generator().manual_seed(0)
+    obs = mean + std * torch.randn(9, 3, generator=generator)
+    noise = torch.randn(9, 2, generator=generator)
+    expected = gtp.policy_samples(nets, obs, noise, args.num_steps, args).numpy()
+    arrays, text = export_policy.export(run)
+    act = exported_act(arrays, text, tmp_path)
+    assert np.allclose(act(obs.numpy(), noise.numpy()), expected, atol=2e-5)
+    standard = ((obs - mean) / std).numpy()
+    assert not np.allclose(act(standard, noise.numpy()), expected, atol=1e-3)
 
 
 def test_the_exported_policy_needs_numpy_alone(small, tmp_path, monkeypatch, capsys):
@@ -170,7 +175,7 @@ def test_altered_weights_are_not_exported(small, tmp_path, monkeypatch, capsys):
     path.write_bytes(content)
     for target in (run, path):
         code, errors = call(monkeypatch, capsys, target, tmp_path / "policy")
-        assert code == 1 and len(errors) == 1 and "holds no whole checkpoint" in errors[0]
+        assert code == 2 and len(errors) == 1 and "holds no whole checkpoint" in errors[0]
     assert not (tmp_path / "policy").exists()
 
 
@@ -187,7 +192,7 @@ def test_what_is_no_checkpoint_is_refused_in_one_line(content, tmp_path, monkeyp
     if content is not None:
         path.write_bytes(content)
     code, errors = call(monkeypatch, capsys, path, tmp_path / "policy")
-    assert code == 1 and len(errors) == 1
+    assert code == 2 and len(errors) == 1
     assert "checkpoint.pt holds no whole checkpoint" in errors[0]
     assert not (tmp_path / "policy").exists()
 
