@@ -955,13 +955,21 @@ def start(args):
     check_args(args)
     if args.dataset_path:  # absolute: a resume may start in another folder
         args = replace(args, dataset_path=os.path.abspath(args.dataset_path))
-    if not args.run_dir:
-        name = f"{args.env_id or Path(args.dataset_path).stem}__{Path(__file__).stem}__{args.seed}"
-        path = Path("runs", re.sub("[^-_.0-9a-zA-Z]", "-", f"{name}__{int(time.time())}"))
-        while path.exists():  # of a run that began in the same second
-            path = path.with_name(path.name + "-2")
-        args = replace(args, run_dir=str(path))
     return replace(args, eval_freq=args.eval_freq or max(1, args.num_updates // 20)), state
+
+
+def new_run_dir(args):
+    """Make runs/TASK__SCRIPT__SEED__TIME, of this run alone: others may start in this second."""
+    name = f"{args.env_id or Path(args.dataset_path).stem}__{Path(__file__).stem}__{args.seed}"
+    path = Path("runs", re.sub("[^-_.0-9a-zA-Z]", "-", f"{name}__{int(time.time())}"))
+    while True:
+        try:
+            path.mkdir(parents=True)
+            return str(path)
+        except FileExistsError:
+            path = path.with_name(path.name + "-2")
+        except OSError as error:
+            raise InputError(f"{path} cannot be made; name a --run-dir ({error})") from error
 
 
 def new_results(args, dataset):
@@ -1002,7 +1010,8 @@ def running(args, results):
         except OSError as error:
             reason = f"--run-dir {run_dir} is in use or unusable; name another ({error})"
             raise InputError(reason) from error
-        if not args.resume and (run_dir / "checkpoint.pt").exists():
+        saved = list(run_dir.glob("checkpoint*.pt"))  # a crash may leave the previous one alone
+        if saved and not args.resume:
             raise InputError(f"--run-dir {run_dir} holds a run; --resume it or name another")
         with contextlib.suppress(ValueError):  # signals reach the main thread only
             for number in (SIGINT, SIGTERM):
@@ -1118,6 +1127,7 @@ def train(args):
     """Train, evaluate and save -> what results.json holds; InputError before training starts."""
     args, state = start(args)
     data, holdout, dataset = read_data(args, state)
+    args = replace(args, run_dir=args.run_dir or new_run_dir(args))
     torch.set_num_threads(args.num_threads)
     torch.manual_seed(args.seed)
     generator = torch.Generator(args.device).manual_seed(args.seed)
