@@ -29,6 +29,7 @@ import io
 import json
 import math
 import os
+import pickle
 import platform
 import re
 import shlex
@@ -819,23 +820,36 @@ def save_checkpoint(path, state):
     os.replace(fresh, path)
 
 
+def whole_archive(file):
+    """A checkpoint's bytes, packed anew from members whose names and checksums hold; torch.load
+    checks neither, and takes a tensor for an empty folder if one bit of the directory flips."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(file) as archive, zipfile.ZipFile(buffer, "w") as packed:
+        for member in archive.infolist():
+            packed.writestr(member.filename, archive.read(member))
+    buffer.seek(0)
+    return buffer
+
+
 def load_checkpoint(path):
     """The state in a checkpoint or in the newest whole one of a run directory, else InputError."""
     both = [path / "checkpoint.pt", path / "checkpoint.previous.pt"]
     for file in both if path.is_dir() else [path]:
-        with contextlib.suppress(Exception), zipfile.ZipFile(file) as archive:
-            if archive.testzip() is None:  # all checksums hold; else of many kinds of exceptions
-                break
-        condition = "damaged" if file.is_file() else "absent"
-        warnings.warn(f"checkpoint {file} is {condition}", stacklevel=2)
+        try:
+            state = torch.load(whole_archive(file), map_location="cpu", weights_only=True)
+            break
+        except pickle.UnpicklingError:
+            raise InputError(f"checkpoint {file} is refused: it holds more than weights") from None
+        except Exception:  # of many kinds
+            condition = "damaged" if file.is_file() else "absent"
+            warnings.warn(f"checkpoint {file} is {condition}", stacklevel=2)
     else:
         remedy = "give a run directory or checkpoint.pt"
         raise ArgumentError(f"{path} holds no whole checkpoint; {remedy}")
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-        algorithm = state["results"]["algorithm"]
-    except Exception:  # a pickle of more than tensors and plain values, or another program's
-        raise InputError(f"checkpoint {file} is refused: it holds more than weights") from None
+        algorithm = dict(state)["results"]["algorithm"]
+    except (LookupError, TypeError, ValueError):
+        raise InputError(f"checkpoint {file} is refused: no run has saved it") from None
     if algorithm != Path(__file__).stem:
         raise InputError(f"checkpoint {file} is of {algorithm}.py, not of this script")
     if state.setdefault("format", 1) > FORMAT:
@@ -905,7 +919,7 @@ def check_resume(args, state):
     if refused:
         flags = [f"--{key.replace('_', '-')}" for key in sorted(refused)]
         raise ArgumentError(f"--resume keeps the run's arguments; drop {', '.join(flags)}")
-    variant = state["results"].get("variant", "")
+    variant = state["results"].get("variant", VARIANT)  # format 1 does not say
     if variant != VARIANT:
         command = state["results"].get("command", "what began it")
         raise ArgumentError(f"{args.resume} is a run of {variant!r}; go on with: {command}")
@@ -927,13 +941,21 @@ def start(args):
     check_args(args)
     if args.dataset_path:  # absolute: a resume may start in another folder
         args = replace(args, dataset_path=os.path.abspath(args.dataset_path))
-    if not args.run_dir:
-        name = f"{args.env_id or Path(args.dataset_path).stem}__{Path(__file__).stem}__{args.seed}"
-        path = Path("runs", re.sub("[^-_.0-9a-zA-Z]", "-", f"{name}__{int(time.time())}"))
-        while path.exists():  # of a run that began in the same second
-            path = path.with_name(path.name + "-2")
-        args = replace(args, run_dir=str(path))
     return replace(args, eval_freq=args.eval_freq or max(1, args.num_updates // 20)), state
+
+
+def new_run_dir(args):
+    """Make runs/TASK__SCRIPT__SEED__TIME, of this run alone: others may start in this second."""
+    name = f"{args.env_id or Path(args.dataset_path).stem}__{Path(__file__).stem}__{args.seed}"
+    path = Path("runs", re.sub("[^-_.0-9a-zA-Z]", "-", f"{name}__{int(time.time())}"))
+    while True:
+        try:
+            path.mkdir(parents=True)
+            return str(path)
+        except FileExistsError:
+            path = path.with_name(path.name + "-2")
+        except OSError as error:
+            raise InputError(f"{path} cannot be made; name a --run-dir ({error})") from error
 
 
 def new_results(args, dataset):
@@ -987,7 +1009,8 @@ def running(args, results):
         except OSError as error:
             reason = f"--run-dir {run_dir} is in use or unusable; name another ({error})"
             raise InputError(reason) from error
-        if not args.resume and (run_dir / "checkpoint.pt").exists():
+        saved = list(run_dir.glob("checkpoint*.pt"))  # a crash may leave the previous one alone
+        if saved and not args.resume:
             raise InputError(f"--run-dir {run_dir} holds a run; --resume it or name another")
         with contextlib.suppress(ValueError):  # signals reach the main thread only
             for number in (SIGINT, SIGTERM):
@@ -1118,6 +1141,7 @@ def train(args):
     """Train, evaluate and save -> what results.json holds; InputError before training starts."""
     args, state = start(args)
     data, holdout, dataset = read_data(args, state)
+    args = replace(args, run_dir=args.run_dir or new_run_dir(args))
     torch.set_num_threads(args.num_threads)
     torch.manual_seed(args.seed)
     generator = torch.Generator(args.device).manual_seed(args.seed)

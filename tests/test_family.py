@@ -65,21 +65,47 @@ assert not {{"matplotlib.pyplot", "mujoco", "gymnasium"}} & set(sys.modules)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_script_copied_alone_helps_and_trains(name, dataset, tmp_path):
+ALONE = """
+import sys
+import {name} as script
+
+dataset = sys.argv[1]
+
+def run(*words):
+    sys.argv = ["{name}.py", *words]
+    try:
+        code = script.main()
+    except SystemExit as end:
+        code = end.code
+    print("== exit code", code, flush=True)
+
+size = ["--hidden-dim", "16", "--batch-size", "16", "--device", "cpu", "--no-tensorboard"]
+run("--help")
+run("--env-id", "hopper-medium-v2")
+run("--dataset-path", dataset, "--num-updates", "20", "--run-dir", "run", *size)
+run("--resume", "run", "--num-updates", "30")
+assert "offline_tasks" not in sys.modules
+print(script.load_policy("run")([[0.0, 0.0, 0.0]]).shape)
+"""
+
+
+@pytest.mark.parametrize("name", [script.__name__ for script in FAMILY])
+def test_a_script_copied_alone_helps_trains_and_resumes(name, dataset, tmp_path):
+    """Without offline_tasks beside it; an env id is refused with the reason and a remedy."""
     shutil.copy(ROOT / f"{name}.py", tmp_path)
-    done = subprocess.run(
-        **run_script(f"{name}.py", "--help", folder=tmp_path, capture_output=True)
-    )
-    assert done.returncode == 0 and "--num-steps" in done.stdout and "usage" in done.stdout
-    size = ("--num-updates", 20, "--hidden-dim", 16, "--batch-size", 16, "--device", "cpu")
-    rest = ("--no-tensorboard", "--run-dir", "run", "--dataset-path", dataset)
-    options = run_script(f"{name}.py", *size, *rest, folder=tmp_path, capture_output=True)
-    done = subprocess.run(**options)
-    assert done.returncode == 0, done.stderr
+    code = ALONE.format(name=name)
+    options = {"folder": tmp_path, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    done = subprocess.run(**run_script("-c", code, dataset, timeout=300, **options))
+    assert done.returncode == 0 and "Traceback" not in done.stdout, done.stdout
+    helped, refused, trained, resumed, acted = done.stdout.split("== exit code ")
+    assert all(flag in helped for flag in ("--env-id", "--dataset-path", "--num-steps"))
+    assert refused.startswith("0\nerror: ") and len(refused.splitlines()) == 2
+    assert "offline_tasks" in refused and "--dataset-path" in refused
+    assert trained.startswith("2\n") and resumed.startswith("0\n") and acted == "0\n(1, 2)\n"
     results = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert (results["status"], results["update"], results["algorithm"]) == ("finished", 20, name)
-    assert (tmp_path / "run" / "checkpoint.pt").exists()
+    assert (results["status"], results["update"], results["algorithm"]) == ("finished", 30, name)
+    files = {path.name for path in (tmp_path / "run").iterdir()} - {".lock"}
+    assert files == {"checkpoint.pt", "checkpoint.previous.pt", "results.json"}
 
 
 def test_every_script_writes_the_same_results(small, tmp_path):

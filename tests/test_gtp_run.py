@@ -1,13 +1,16 @@
 """train() from end to end on a tiny dataset: results, determinism, interruptions, directories."""
 
 import hashlib
+import itertools
 import json
 import math
 import os
+import platform
 import random
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -236,6 +239,101 @@ def test_the_default_run_directory_is_named_after_file_script_and_seed(
     stem, script, seed, stamp = folder.name.split("__")
     assert (stem, script, seed) == ("tiny", "gtp_offline", "7") and stamp.isdigit()
     assert {p.name for p in folder.iterdir()} >= {"checkpoint.pt", "results.json"}
+
+
+def test_runs_that_begin_in_the_same_second_get_a_directory_each(small, tmp_path, monkeypatch):
+    """Also the one that begins while another reads its data."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(gtp.time, "time", lambda: 1000.0)
+    args = small(run_dir="", num_updates=1)
+    load_data = gtp.load_data
+    inner = []
+
+    def slow_load_data(given):
+        data = load_data(given)
+        if len(inner) < 2:
+            inner.append(None)
+            inner[0] = train(args)
+        return data
+
+    monkeypatch.setattr(gtp, "load_data", slow_load_data)
+    outer = train(args)
+    names = sorted(path.name for path in Path("runs").iterdir())
+    first = "tiny__gtp_offline__0__1000"
+    assert names == [first, f"{first}-2", f"{first}-2-2"]
+    for results in (outer, inner[0]):
+        assert strict_json(Path(results["args"]["run_dir"], "results.json"))["status"] == "finished"
+
+
+def test_a_run_directory_that_cannot_be_made_is_refused(small, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("runs").touch()
+    assert refused(small(run_dir=""), "--run-dir", "runs") is gtp.InputError
+
+
+def test_results_say_what_ran_and_where(small, monkeypatch):
+    words = ["ablations/my file.py", "--eta", "5"]
+    monkeypatch.setattr(sys, "argv", words)
+    before = time.time()
+    results = train(small(num_updates=1))
+    assert results["command"] == "python 'ablations/my file.py' --eta 5"
+    git = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
+    found = subprocess.run(git, capture_output=True, text=True)
+    assert results["commit"] == (found.stdout.strip() or None)
+    content = (ROOT / "gtp_offline.py").read_bytes()
+    assert results["script_sha256"] == hashlib.sha256(content).hexdigest()
+    assert results["machine"] == platform.platform()
+    assert int(before) <= results["updated"] <= time.time()
+
+
+def test_outside_git_and_without_git_the_commit_is_null(small, tmp_path, monkeypatch):
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    monkeypatch.setattr(gtp, "__file__", str(tmp_path / "gtp_offline.py"))
+    (tmp_path / "gtp_offline.py").write_text("# a copy")
+    monkeypatch.setattr(gtp, "TASKS_FOLDER", tmp_path / "offline_tasks")
+    assert train(small("outside", num_updates=1))["commit"] is None
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert train(small("without", num_updates=1))["commit"] is None
+
+
+def test_seconds_add_up_over_a_resume_and_are_apart_from_those_of_evaluations(small, monkeypatch):
+    """By a clock that ticks when it is read: one tick an update, one an evaluation."""
+    ticks = itertools.count()
+    monkeypatch.setattr(gtp.time, "perf_counter", lambda: float(next(ticks)))
+    with monkeypatch.context() as patch:
+        after(13, lambda: os.kill(os.getpid(), signal.SIGTERM), patch)
+        results = train(small())
+    ran = results["update"]
+    assert 13 <= ran < 20 and results["status"] == "interrupted"
+    assert (results["seconds"], results["evaluation_seconds"]) == (ran, 1)
+    assert results["updates_per_second"] == 1
+    results = train(resume_args(small().run_dir))
+    assert (results["seconds"], results["evaluation_seconds"]) == (20, 2)
+    assert results["updates_per_second"] == 1
+
+
+def test_results_are_written_at_a_line_of_the_log_but_at_most_every_ten_seconds(small, monkeypatch):
+    """Three seconds an update, a line every two: at 12 and 24 seconds, and at the end."""
+    clock = [1000.0]
+    monkeypatch.setattr(gtp.time, "time", lambda: clock[0])
+    update_networks = gtp.update_networks
+
+    def slow_update(*inputs):
+        clock[0] += 3
+        return update_networks(*inputs)
+
+    written = []
+    write_json = gtp.write_json
+
+    def watched(path, content):
+        written.append((content["update"], content["updated"]))
+        write_json(path, content)
+
+    monkeypatch.setattr(gtp, "update_networks", slow_update)
+    monkeypatch.setattr(gtp, "write_json", watched)
+    train(small(num_updates=10, eval_freq=10, log_freq=2))
+    assert written[:3] == [(0, 1000), (4, 1012), (8, 1024)]
+    assert written[3:] and set(written[3:]) == {(10, 1030)}
 
 
 # ---- multi-goal, TensorBoard and pictures ----------------------------------------------------
@@ -543,10 +641,34 @@ def test_a_directory_without_a_checkpoint_may_be_reused(small, tmp_path, monkeyp
 
     with monkeypatch.context() as patch:
         after(1, fail, patch)
-        with pytest.raises(RuntimeError):
+        with pytest.raises(RuntimeError, match="out of memory"):
             train(small())
     assert (tmp_path / "run").exists() and not (tmp_path / "run" / "checkpoint.pt").exists()
     assert train(small())["status"] == "finished"
+
+
+def test_an_exception_is_recorded_as_a_failure_and_raised(small, tmp_path, monkeypatch):
+    """With what was known by then; the checkpoint before goes on."""
+
+    def fail():
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patch:
+        after(13, fail, patch)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            train(small(checkpoint_freq=5))
+    results = strict_json(tmp_path / "run" / "results.json")
+    assert results["status"] == "failed" and "exit_code" not in results
+    assert [row["update"] for row in results["evaluations"]] == [10]
+    assert train(resume_args(tmp_path / "run"))["status"] == "finished"
+    assert strict_json(tmp_path / "run" / "results.json")["status"] == "finished"
+
+
+def test_a_lone_checkpoint_before_the_last_is_a_run_too(small, tmp_path):
+    """As a crash between two renamings leaves it: a new run does not take its place."""
+    train(small(num_updates=2, checkpoint_freq=1))
+    (tmp_path / "run" / "checkpoint.pt").unlink()
+    assert refused(small(), tmp_path / "run", "--resume") is gtp.InputError
 
 
 # ---- divergence and ablations ----------------------------------------------------------------

@@ -1,0 +1,576 @@
+"""Checkpoints: damage, older formats, what a resume may change; files written all or nothing."""
+
+import io
+import json
+import math
+import os
+import pickle
+import random
+import re
+import shutil
+import sys
+import zipfile
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, differences, lasting
+
+import consistency_ac as cac
+import diffusion_ql as dql
+import gtp_bc as bc
+import gtp_offline as gtp
+
+FAMILY = {script.__name__: script for script in (gtp, bc, dql, cac)}
+FORMAT1 = ROOT / "tests" / "fixtures" / "format1"
+# What a resume may change; written out here so that a flag that joins them is seen.
+FREE = {
+    "device",
+    "num_threads",
+    "dataset_path",
+    "num_updates",
+    "compile",
+    "cuda_graphs",
+    "tensorboard",
+    "checkpoint_freq",
+    "log_freq",
+}
+
+
+@pytest.fixture(scope="module")
+def run(dataset, tmp_path_factory):
+    """run(script): the directory of a finished run of 8 small updates with two checkpoints, which
+    tests leave as it is; one for each script."""
+    folder = tmp_path_factory.mktemp("runs")
+
+    def make(script=gtp):
+        run_dir = folder / script.__name__
+        if run_dir.exists():
+            return run_dir
+        args = replace(
+            script.default_args(dataset_path=str(dataset), device="cpu"),
+            run_dir=str(run_dir),
+            num_updates=8,
+            eval_freq=4,
+            checkpoint_freq=4,
+            batch_size=8,
+            hidden_dim=8,
+            tensorboard=False,
+            num_holdout=24,
+        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("offline_tasks.plot_run", lambda *args: None)
+            script.train(args)
+        return run_dir
+
+    return make
+
+
+@pytest.fixture
+def copied(run, tmp_path):
+    """copied(script): a copy of the run of a script, to be altered."""
+
+    def copy(script=gtp):
+        return Path(shutil.copytree(run(script), tmp_path / "copied"))
+
+    return copy
+
+
+@pytest.fixture
+def program(monkeypatch, capsys):
+    """program(*words): exit code and stderr of gtp_offline.py's main()."""
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["gtp_offline.py", *map(str, words)])
+        capsys.readouterr()
+        code = gtp.main()
+        return code, capsys.readouterr().err
+
+    return call
+
+
+def alter(run_dir, change):
+    """Save a run's checkpoint again after change(state)."""
+    state = torch.load(run_dir / "checkpoint.pt", weights_only=True)
+    change(state)
+    torch.save(state, run_dir / "checkpoint.pt")
+
+
+def same(a, b):
+    return differences(dict(a), dict(b)) == []
+
+
+# ---- damage ----------------------------------------------------------------------------------
+
+
+def harmless(path, whole):
+    """Whether a checkpoint loads to the very state that was saved."""
+    return differences(gtp.load_checkpoint(path), whole) == []
+
+
+@pytest.mark.filterwarnings("ignore:checkpoint")
+def test_a_checkpoint_cut_anywhere_is_found_and_the_one_before_used(copied):
+    """Also one of no bytes at all."""
+    run_dir = copied()
+    path = run_dir / "checkpoint.pt"
+    content = path.read_bytes()
+    before = gtp.load_checkpoint(run_dir / "checkpoint.previous.pt")
+    rng = random.Random(0)
+    lengths = [0, 1, 10, 64, len(content) - 22, len(content) - 1]
+    for length in lengths + [rng.randrange(len(content)) for _ in range(15)]:
+        path.write_bytes(content[:length])
+        with pytest.raises(gtp.InputError, match="no whole checkpoint"):
+            gtp.load_checkpoint(path)
+        assert harmless(run_dir, before)
+    assert before["results"]["update"] == 4
+
+
+@pytest.mark.filterwarnings("ignore:checkpoint")
+def test_an_altered_bit_is_found_or_changes_nothing(copied):
+    """Bits drawn from a seed, of the whole file and of its directory, where every one counts for
+    some reader; and of each kind the first and the last. What is found gives the checkpoint before,
+    what is not the very state that was saved."""
+    run_dir = copied()
+    path = run_dir / "checkpoint.pt"
+    content = path.read_bytes()
+    whole = gtp.load_checkpoint(path)
+    before = gtp.load_checkpoint(run_dir / "checkpoint.previous.pt")
+    directory = zipfile.ZipFile(path).start_dir
+    rng = random.Random(0)
+    places = [0, 1, 30, directory, len(content) - 22, len(content) - 1]
+    places += [rng.randrange(len(content)) for _ in range(60)]
+    places += [rng.randrange(directory, len(content)) for _ in range(40)]
+    found = 0
+    for place in places:
+        altered = bytearray(content)
+        altered[place] ^= 1 << rng.randrange(8)
+        path.write_bytes(altered)
+        state = gtp.load_checkpoint(run_dir)
+        if state["results"]["update"] == 4:
+            assert differences(state, before) == []
+            found += 1
+        else:
+            assert differences(state, whole) == [], place
+    assert found > 0.5 * len(places)
+
+
+@pytest.mark.filterwarnings("ignore:checkpoint")
+def test_the_folder_bit_of_a_member_changes_nothing(copied):
+    """torch.load alone takes such a tensor for empty and returns what was in the memory."""
+    run_dir = copied()
+    path = run_dir / "checkpoint.pt"
+    content = path.read_bytes()
+    whole = gtp.load_checkpoint(path)
+    starts = [found.start() for found in re.finditer(b"PK\x01\x02", content)]
+    assert len(starts) > 20
+    for start in starts[:20]:
+        altered = bytearray(content)
+        altered[start + 38] ^= 0x10  # in the external attributes
+        path.write_bytes(altered)
+        assert harmless(path, whole)
+
+
+def test_a_damaged_or_absent_checkpoint_is_named(copied):
+    run_dir = copied()
+    path = run_dir / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.warns(UserWarning, match=r"checkpoint\.pt is damaged"):
+        gtp.load_checkpoint(run_dir)
+    path.unlink()
+    with pytest.warns(UserWarning, match=r"checkpoint\.pt is absent"):
+        gtp.load_checkpoint(run_dir)
+
+
+class Malicious:
+    def __reduce__(self):
+        return os.mkdir, ("malicious-pickle-was-run",)
+
+
+def as_zip(content):
+    """A pickle as torch.save would write it, with every checksum right."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("archive/data.pkl", content)
+        archive.writestr("archive/version", "3\n")
+    return buffer.getvalue()
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_a_pickle_with_code_is_refused_and_not_run(program, tmp_path, monkeypatch):
+    """In one line, with exit code 1."""
+    monkeypatch.chdir(tmp_path)
+    saved = io.BytesIO()
+    torch.save({"results": Malicious()}, saved)
+    for content in (saved.getvalue(), as_zip(pickle.dumps(Malicious()))):
+        Path("checkpoint.pt").write_bytes(content)
+        code, errors = program("--resume", "checkpoint.pt")
+        assert code == 1
+        (line,) = errors.splitlines()
+        assert line.startswith("error: checkpoint checkpoint.pt is refused")
+        assert not Path("malicious-pickle-was-run").exists()
+    Path("checkpoint.pt").write_bytes(pickle.dumps(Malicious()))  # no zip file at all
+    with pytest.warns(UserWarning, match="damaged"):
+        assert program("--resume", "checkpoint.pt")[0] == 2
+    assert not Path("malicious-pickle-was-run").exists()
+
+
+@pytest.mark.parametrize("content", [{"results": {}}, {"weights": torch.ones(2)}, torch.ones(2)])
+def test_what_another_program_saved_is_refused(content, tmp_path):
+    torch.save(content, tmp_path / "checkpoint.pt")
+    with pytest.raises(gtp.InputError, match=r"checkpoint\.pt is refused"):
+        gtp.load_checkpoint(tmp_path)
+
+
+def test_a_checkpoint_of_another_script_is_refused(copied):
+    run_dir = copied(bc)
+    before = (run_dir / "checkpoint.pt").read_bytes()
+    for use in (gtp.load_policy, gtp.resume_args):
+        with pytest.raises(gtp.InputError, match=r"is of gtp_bc\.py, not of this script"):
+            use(run_dir)
+    assert (run_dir / "checkpoint.pt").read_bytes() == before
+
+
+# ---- files written all or nothing ------------------------------------------------------------
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+@pytest.mark.parametrize("script", FAMILY.values())
+def test_write_file_interrupted_in_the_middle_leaves_the_old_file(
+    script, call, tmp_path, monkeypatch
+):
+    """Before the new bytes are on the disk, and before they have the file's name."""
+    path = tmp_path / "file"
+    script.write_file(path, b"old")
+
+    def interrupt(*args):
+        raise Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, interrupt)
+        with pytest.raises(Interrupted):
+            script.write_file(path, b"new and longer")
+        assert path.read_bytes() == b"old"
+    script.write_file(path, b"new")
+    assert path.read_bytes() == b"new"
+
+
+def test_a_file_has_its_name_only_once_its_bytes_are_on_the_disk(tmp_path, monkeypatch):
+    order = []
+    fsync = os.fsync
+    replace_file = os.replace
+
+    def watched_fsync(descriptor):
+        assert (tmp_path / "file.partial").read_bytes() == b"content"
+        order.append("fsync")
+        fsync(descriptor)
+
+    def watched_replace(source, target):
+        order.append("replace")
+        replace_file(source, target)
+
+    monkeypatch.setattr(os, "fsync", watched_fsync)
+    monkeypatch.setattr(os, "replace", watched_replace)
+    gtp.write_file(tmp_path / "file", b"content")
+    assert order == ["fsync", "replace"]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.filterwarnings("ignore:checkpoint")
+@pytest.mark.parametrize("renaming", [1, 2, 3])
+def test_saving_interrupted_at_a_renaming_keeps_a_whole_checkpoint(renaming, tmp_path, monkeypatch):
+    """The old state until the new file has its name, the new one afterwards."""
+    states = [{"results": {"algorithm": "gtp_offline", "update": k}, "format": 2} for k in (1, 2)]
+    path = tmp_path / "checkpoint.pt"
+    gtp.save_checkpoint(path, states[0])
+    replace_file = os.replace
+    calls = []
+
+    def interrupt(source, target):
+        calls.append(1)
+        if len(calls) == renaming:
+            raise Interrupted
+        replace_file(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", interrupt)
+        with pytest.raises(Interrupted):
+            gtp.save_checkpoint(path, states[1])
+    assert gtp.load_checkpoint(tmp_path) == states[0]
+    gtp.save_checkpoint(path, states[1])
+    assert gtp.load_checkpoint(tmp_path) == states[1]
+
+
+def test_json_has_no_nan_and_no_infinity(tmp_path):
+    """NaN becomes null and infinity a word, at every depth; text and numbers stay."""
+    content = {"a": [math.nan, {"b": math.inf}], "c": -math.inf, "d": 1.5, "e": "NaN -Infinity"}
+    gtp.write_json(tmp_path / "x.json", content)
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    read = json.loads((tmp_path / "x.json").read_text(), parse_constant=refuse)
+    assert read == {"a": [None, {"b": "inf"}], "c": "-inf", "d": 1.5, "e": "NaN -Infinity"}
+
+
+# ---- what a resume may change ----------------------------------------------------------------
+
+
+def another(args, name):
+    """A value that an argument does not have."""
+    value = getattr(args, name)
+    if isinstance(value, bool):
+        return not value
+    return value + "x" if isinstance(value, str) else value + 1
+
+
+ARGUMENTS = [
+    (script, field.name)
+    for script in FAMILY
+    for field in fields(FAMILY[script].Args)
+    if field.name != "resume"  # which says what to change
+]
+
+
+@pytest.mark.parametrize(("name", "argument"), ARGUMENTS)
+def test_a_resume_changes_these_arguments_and_refuses_all_others_by_name(name, argument, run):
+    script = FAMILY[name]
+    saved = script.resume_args(run(script))
+    changed = replace(saved, **{argument: another(saved, argument)})
+    state = script.load_checkpoint(run(script))
+    if argument in FREE:
+        assert script.check_resume(changed, state) == changed
+        return
+    flag = f"--{argument.replace('_', '-')}"
+    with pytest.raises(script.ArgumentError, match=rf"drop {flag}$"):
+        script.check_resume(changed, state)
+
+
+def test_every_refused_argument_is_named(run, program):
+    code, errors = program("--resume", run(), "--eta", "2", "--tau", "0.5", "--log-freq", "1")
+    assert code == 2
+    (line,) = errors.splitlines()
+    assert line.startswith("error: ") and line.endswith("drop --eta, --tau")
+
+
+def test_flags_win_over_the_saved_arguments_also_where_they_repeat_a_default(small, program):
+    """log_freq is 7 in the run and 500 in Args."""
+    gtp.train(small(num_updates=2, log_freq=7, checkpoint_freq=9))
+    run_dir = Path(small().run_dir)
+    assert program("--resume", run_dir, "--log-freq", "500", "--num-updates", "3")[0] == 0
+    saved = json.loads((run_dir / "results.json").read_text())["args"]
+    assert (saved["log_freq"], saved["checkpoint_freq"], saved["num_updates"]) == (500, 9, 3)
+
+
+def test_another_number_of_updates_is_followed_by_the_schedules_and_said(
+    small, monkeypatch, capsys
+):
+    """N(k) asks for the new total from the first update on."""
+    gtp.train(small(num_updates=10))
+    totals = []
+    num_grid_points = gtp.num_grid_points
+
+    def watched(update, num_updates):
+        totals.append((update, num_updates))
+        return num_grid_points(update, num_updates)
+
+    monkeypatch.setattr(gtp, "num_grid_points", watched)
+    capsys.readouterr()
+    results = gtp.train(replace(gtp.resume_args(small().run_dir), num_updates=20))
+    assert totals == [(update, 20) for update in range(10, 20)]
+    assert (results["num_updates"], results["update"], results["exit_code"]) == (20, 20, 0)
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "warning:" in line]
+    assert len(warnings) == 1 and "N(k)" in warnings[0] and "--num-updates" in warnings[0]
+
+
+def test_an_unchanged_number_of_updates_is_not_spoken_of(small, capsys):
+    gtp.train(small(num_updates=2))
+    gtp.train(replace(gtp.resume_args(small().run_dir), num_updates=2, log_freq=1))
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_a_run_on_a_gpu_goes_on_on_a_cpu_without_compiling(copied, capsys):
+    """With a line for that and one for the random numbers, which differ there."""
+    run_dir = copied()
+    shutil.copy(run_dir / "checkpoint.previous.pt", run_dir / "checkpoint.pt")
+
+    def on_gpu(state):
+        state["device"] = "cuda"
+        state["results"]["args"] |= {"device": "cuda:0", "compile": True, "cuda_graphs": True}
+
+    alter(run_dir, on_gpu)
+    results = gtp.train(replace(gtp.resume_args(run_dir), device="cpu"))
+    assert results["status"] == "finished"
+    ran = [results["args"][name] for name in ("device", "compile", "cuda_graphs")]
+    assert ran == ["cpu", False, False]
+    lines = capsys.readouterr().err
+    assert "--no-compile" in lines and "other random numbers" in lines
+
+
+# ---- which run a resume goes on with ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["", "checkpoint.pt", "checkpoint.previous.pt"])
+def test_a_run_is_resumed_from_its_directory_or_from_either_checkpoint(
+    name, small, program, tmp_path
+):
+    """From the one before the last the last updates are run again, to the same end."""
+    whole = small("whole", checkpoint_freq=5)
+    gtp.train(whole)
+    gtp.train(small("parts", num_updates=20, checkpoint_freq=5))
+    target = tmp_path / "parts" / name
+    start = 15 if "previous" in name else 20
+    assert gtp.load_checkpoint(target)["results"]["update"] == start
+    (tmp_path / "parts" / "results.json").unlink()
+    assert program("--resume", target)[0] == 0
+    states = [lasting(gtp.load_checkpoint(tmp_path / run)) for run in ("whole", "parts")]
+    assert differences(*states) == []
+    texts = [(tmp_path / run / "results.json").read_text() for run in ("whole", "parts")]
+    assert lasting(json.loads(texts[0])) == lasting(json.loads(texts[1]))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_resume_finds_its_dataset_from_another_folder(small, dataset, tmp_path, monkeypatch):
+    """Though it was given relative to the folder where the run began."""
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    shutil.copy(dataset, tmp_path / "here" / "mine.npz")
+    monkeypatch.chdir(tmp_path / "here")
+    gtp.train(small(num_updates=2, dataset_path="mine.npz"))
+    monkeypatch.chdir(tmp_path / "there")
+    args = replace(gtp.resume_args(tmp_path / "run"), num_updates=3)
+    results = gtp.train(args)
+    assert results["update"] == 3
+    assert results["dataset"]["path"] == str(tmp_path / "here" / "mine.npz")
+
+
+def test_a_resume_takes_the_same_dataset_from_a_new_place(small, dataset, tmp_path):
+    gtp.train(small(num_updates=1))
+    moved = shutil.copy(dataset, tmp_path / "moved.npz")
+    results = gtp.train(replace(gtp.resume_args(tmp_path / "run"), dataset_path=str(moved)))
+    assert results["status"] == "finished" and results["args"]["dataset_path"] == str(moved)
+
+
+@pytest.mark.filterwarnings("ignore:checkpoint")
+def test_nothing_to_resume_is_refused(tmp_path):
+    for call in (gtp.resume_args, lambda path: gtp.train(gtp.Args(resume=str(path)))):
+        with pytest.raises(gtp.ArgumentError, match="absent holds no whole checkpoint"):
+            call(tmp_path / "absent")
+    assert not (tmp_path / "absent").exists()
+
+
+def test_an_ablations_run_goes_on_with_the_ablation_only(small, program, monkeypatch):
+    """The plain script refuses it and names the command that began it."""
+    monkeypatch.setattr(sys, "argv", ["ablations/shortcut.py", "--seed", "1", "my file.npz"])
+    with monkeypatch.context() as patch:
+        patch.setattr(gtp, "VARIANT", "shortcut")
+        results = gtp.train(small(num_updates=2))
+        assert results["variant"] == "shortcut"
+        again = replace(gtp.resume_args(small().run_dir), num_updates=3)
+        assert gtp.train(again)["variant"] == "shortcut"
+    code, errors = program("--resume", small().run_dir)
+    assert code == 2
+    (line,) = errors.splitlines()
+    assert "'shortcut'" in line
+    assert line.endswith("python ablations/shortcut.py --seed 1 'my file.npz'")
+
+
+def test_a_plain_run_does_not_go_on_as_an_ablation(run, monkeypatch):
+    monkeypatch.setattr(gtp, "VARIANT", "shortcut")
+    with pytest.raises(gtp.ArgumentError, match="is a run of ''; go on with: python"):
+        gtp.train(gtp.resume_args(run()))
+
+
+# ---- other versions of the script ------------------------------------------------------------
+
+# What the version that wrote them made of these runs, of 8 updates, from their 4th on.
+ENERGY_SCORES = {
+    "gtp_offline": {"1": 0.7139979600906372, "2": 0.6174498200416565, "5": 0.589439868927002},
+    "diffusion_ql": {"5": 0.6914123892784119},
+}
+LOSSES = {"gtp_offline": ("actor", 1670.3009), "diffusion_ql": ("bc", 0.8521994)}
+
+
+def format1_run(name, folder):
+    """A run directory with a checkpoint of format 1."""
+    run_dir = folder / "old"
+    run_dir.mkdir()
+    shutil.copy(FORMAT1 / f"{name}.pt", run_dir / "checkpoint.pt")
+    return run_dir
+
+
+@pytest.mark.parametrize("name", ENERGY_SCORES)
+def test_a_checkpoint_of_format_1_resumes_to_the_same_end(name, small, tmp_path):
+    script = FAMILY[name]
+    run_dir = format1_run(name, tmp_path)
+    args = replace(script.resume_args(run_dir), dataset_path=str(FORMAT1 / "tiny.npz"))
+    results = script.train(args)
+    assert (results["status"], results["update"]) == ("finished", 8)
+    assert len(results["evaluations"]) == len(results["losses"]) == 1
+    scores = results["last"]["energy_score_by_steps"]
+    assert scores == pytest.approx(ENERGY_SCORES[name], rel=1e-4)
+    loss, expected = LOSSES[name]
+    assert results["losses"][0][loss] == pytest.approx(expected, rel=1e-4)
+    assert (results["env_id"], results["args"]["env_id"]) == (None, "")
+    state = script.load_checkpoint(run_dir)
+    assert state["format"] == 2 and state["optimizers"].keys() >= {"actor", "critic"}
+
+
+@pytest.mark.parametrize("name", ENERGY_SCORES)
+def test_a_policy_acts_from_a_checkpoint_of_format_1(name, tmp_path):
+    act = FAMILY[name].load_policy(format1_run(name, tmp_path))
+    action = act(np.zeros(3))
+    assert action.shape == (2,) and np.abs(action).max() <= 1
+
+
+def test_a_run_of_format_1_goes_on_as_an_ablation_too(small, tmp_path, monkeypatch):
+    """Its checkpoint does not say whether it is of one; the next does."""
+    run_dir = format1_run("gtp_offline", tmp_path)
+    args = replace(gtp.resume_args(run_dir), dataset_path=str(FORMAT1 / "tiny.npz"))
+    with monkeypatch.context() as patch:
+        patch.setattr(gtp, "VARIANT", "shortcut")
+        assert gtp.train(args)["variant"] == "shortcut"
+    with pytest.raises(gtp.ArgumentError, match="is a run of 'shortcut'"):
+        gtp.train(args)
+
+
+def test_unknown_saved_arguments_are_dropped_with_a_line(copied, capsys):
+    run_dir = copied()
+    known = gtp.resume_args(run_dir)
+
+    def older(state):
+        state["results"]["args"] |= {"warp": 9, "bend": None}
+
+    alter(run_dir, older)
+    assert gtp.resume_args(run_dir) == known
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "['bend', 'warp']" in line
+
+
+def test_a_missing_saved_argument_takes_the_value_that_goes_on_as_before(copied, monkeypatch):
+    """From the table of such values, else the default; None becomes "not given"."""
+    run_dir = copied()
+
+    def older(state):
+        del state["results"]["args"]["huber_c"]
+        del state["results"]["args"]["gamma"]
+        state["results"]["args"]["env_id"] = None
+
+    alter(run_dir, older)
+    monkeypatch.setitem(gtp.OLDER, "huber_c", 0.5)
+    args = gtp.resume_args(run_dir)
+    assert (args.huber_c, args.gamma, args.env_id) == (0.5, 0.99, "")
+
+
+@pytest.mark.parametrize("script", FAMILY.values())
+def test_a_format_newer_than_known_is_refused(script, copied):
+    run_dir = copied(script)
+    alter(run_dir, lambda state: state.update(format=script.FORMAT + 1))
+    for use in (script.load_policy, script.resume_args):
+        with pytest.raises(script.InputError, match="of a newer version of this script"):
+            use(run_dir)
