@@ -107,7 +107,7 @@ class Args:
     eval_actor: Literal["ema", "online"] = "ema"  # (D11) which actor acts; online
     sigma_min: float = 0.002  # smallest noise level
     u_sampling: Literal["adjacent", "uniform"] = "adjacent"  # u next to t, or anywhere above s
-    normalize_observations: bool = True  # (D13) by mean and standard deviation of the data; no
+    normalize_observations: bool = True  # (D14) by mean and standard deviation of the data; no
     # --- end shared ---
 
 

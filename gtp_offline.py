@@ -91,9 +91,9 @@ class Args:
     gamma: float = 0.99  # discount
     max_q_backup: bool = False  # the best of 10 next actions in the TD target
     eta: float = 5.0  # temperature of the weights (Eq. 14); 0: cloning
-    truncate_advantage: bool = False  # (D10) weights 1 where A < 0: True
+    truncate_advantage: bool = False  # (D17) w = 1 where A < 0; truncated
     max_weight: float = 100.0  # (D10) bound of the weights, before their normalisation; inf
-    weight_normalization: Literal["mean", "none"] = "mean"  # (D12) by the batch mean; none
+    weight_normalization: Literal["mean", "none"] = "mean"  # (D13) by the batch mean; none
     td_target: Literal["expectile", "policy"] = "expectile"  # (D15) V(s'), or Eq. 16: policy
     expectile: float = 0.9  # (D15) of Q, that V is regressed on; 0.5, the mean
     value: Literal["learned", "policy"] = "learned"  # V(s): regressed on Q, or from the policy
@@ -118,7 +118,7 @@ class Args:
     eval_actor: Literal["ema", "online"] = "ema"  # (D11) which actor acts; online
     sigma_min: float = 0.002  # smallest noise level
     u_sampling: Literal["adjacent", "uniform"] = "adjacent"  # u next to t, or anywhere above s
-    normalize_observations: bool = True  # (D13) by mean and standard deviation of the data; no
+    normalize_observations: bool = True  # (D14) by mean and standard deviation of the data; no
     # --- end shared ---
 
 
