@@ -188,7 +188,9 @@ def task_defaults(env_id, num_updates):
         values |= {"num_updates": 1_000_000, "num_eval_episodes": 100}
         values |= {"reward_scale": 4.0, "reward_shift": -0.5}
     elif task.startswith("pointmaze"):
-        values |= {"num_updates": 12_000, "num_eval_episodes": 100, "hidden_dim": 128}
+        lengths = {"umaze": 4_000, "medium": 6_000, "large": 12_000, "walls": 20_000}
+        values["num_updates"] = lengths.get(task.removeprefix("pointmaze-"), 12_000)
+        values |= {"num_eval_episodes": 100, "hidden_dim": 128}
         values |= {"reward_scale": 4.0, "reward_shift": -0.5, "grad_norm": 2.0, "tau": 0.01}
     elif task.startswith("multigoal"):
         values |= {"num_updates": 8_000 if "unequal" in task else 4_000}
