@@ -1205,8 +1205,7 @@ def train(args):
             log_due = evaluation_due or update % args.log_freq == 0
             save_due = last or stopping or update % args.checkpoint_freq == 0
             if log_due or save_due:
-                means = (sums / (update - since)).tolist()
-                means = dict(zip(metrics, means, strict=True))
+                means = dict(zip(metrics, (sums / (update - since)).tolist(), strict=True))
                 if diverged(means, results, args):
                     break
             results["seconds"] += time.perf_counter() - started

@@ -235,7 +235,7 @@ def test_a_checkpoint_of_another_script_is_refused(copied):
 # ---- files written all or nothing ------------------------------------------------------------
 
 
-class Interrupted(Exception):
+class InterruptionError(Exception):
     pass
 
 
@@ -249,11 +249,11 @@ def test_write_file_interrupted_in_the_middle_leaves_the_old_file(
     script.write_file(path, b"old")
 
     def interrupt(*args):
-        raise Interrupted
+        raise InterruptionError
 
     with monkeypatch.context() as patch:
         patch.setattr(os, call, interrupt)
-        with pytest.raises(Interrupted):
+        with pytest.raises(InterruptionError):
             script.write_file(path, b"new and longer")
         assert path.read_bytes() == b"old"
     script.write_file(path, b"new")
@@ -294,12 +294,12 @@ def test_saving_interrupted_at_a_renaming_keeps_a_whole_checkpoint(renaming, tmp
     def interrupt(source, target):
         calls.append(1)
         if len(calls) == renaming:
-            raise Interrupted
+            raise InterruptionError
         replace_file(source, target)
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", interrupt)
-        with pytest.raises(Interrupted):
+        with pytest.raises(InterruptionError):
             gtp.save_checkpoint(path, states[1])
     assert gtp.load_checkpoint(tmp_path) == states[0]
     gtp.save_checkpoint(path, states[1])
