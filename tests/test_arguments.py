@@ -80,7 +80,32 @@ def test_antmaze_tasks_have_the_papers_values(maze, version):
     assert values(resolved(f"--env-id antmaze-{maze}-{version}"), expected) == expected
 
 
-def test_without_task_and_file_the_task_is_multigoal():
+def test_without_task_and_file_the_task_is_a_maze():
+    assert resolved("") == resolved("--env-id pointmaze-medium-v0")
+
+
+MAZES = {"umaze": 4_000, "medium": 6_000, "large": 12_000, "walls": 20_000}
+
+
+@pytest.mark.parametrize("maze", MAZES)
+def test_mazes_are_learned_with_weights(maze):
+    expected = dict(
+        eta=5,
+        learning_rate=3e-4,
+        num_updates=MAZES[maze],
+        eval_freq=MAZES[maze] // 20,
+        num_eval_episodes=100,
+        grad_norm=2,
+        hidden_dim=128,
+        tau=0.01,
+        reward_scale=4,
+        reward_shift=-0.5,
+        normalize_observations=False,
+    )
+    assert values(resolved(f"--env-id pointmaze-{maze}-v0"), expected) == expected
+
+
+def test_equal_goals_are_cloned():
     expected = dict(
         env_id="multigoal-v0",
         eta=0,
@@ -89,8 +114,9 @@ def test_without_task_and_file_the_task_is_multigoal():
         eval_freq=200,
         num_eval_episodes=1_000,
         grad_norm=0,
+        normalize_observations=False,
     )
-    assert values(resolved(""), expected) == expected
+    assert values(resolved("--env-id multigoal-v0"), expected) == expected
 
 
 def test_unequal_goals_are_learned_with_weights():
@@ -124,9 +150,15 @@ DEFAULT = dict(
     strict_s=False,
     u_sampling="adjacent",
     sampler_end="sigma-min",
+    truncate_advantage=False,
     max_weight=100,
+    weight_normalization="mean",
+    td_target="expectile",
+    expectile=0.9,
     value="learned",
-    weight_critic="online",
+    weight_critic="target",
+    critic_norm="layer",
+    normalize_observations=True,
     eval_actor="ema",
     num_candidates=1,
     num_steps=5,
@@ -147,7 +179,14 @@ LITERAL = DEFAULT | dict(
     preconditioning="none",
     strict_s=True,
     sampler_end="zero",
+    truncate_advantage=True,
     max_weight=math.inf,
+    weight_normalization="none",
+    td_target="policy",
+    expectile=0.5,
+    weight_critic="online",
+    critic_norm="none",
+    normalize_observations=False,
     eval_actor="online",
     num_holdout=0,
 )

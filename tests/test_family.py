@@ -179,19 +179,33 @@ def test_a_saved_policy_acts_as_the_trained_one(script, small, tmp_path):
 
 def test_gtp_bc_has_the_flags_of_gtp_offline_but_those_of_the_critic():
     names = [{field.name for field in fields(script.Args)} for script in (gtp, bc)]
-    critic = (
-        "eta max_weight max_q_backup value num_value_samples weight_critic num_candidates gamma"
-    )
-    assert names[0] - names[1] == {*critic.split(), "critic_learning_rate"}
+    critic = {
+        "critic_learning_rate",
+        "gamma",
+        "max_q_backup",
+        "eta",
+        "truncate_advantage",
+        "max_weight",
+        "weight_normalization",
+        "td_target",
+        "expectile",
+        "value",
+        "num_value_samples",
+        "weight_critic",
+        "critic_norm",
+        "num_candidates",
+    }
+    assert names[0] - names[1] == critic
     assert names[1] <= names[0]
     for name in names[1] - {"num_holdout"}:
         assert getattr(gtp.Args(), name) == getattr(bc.Args(), name), name
 
 
 @pytest.mark.parametrize("script", FAMILY)
-def test_every_script_trains_the_multigoal_task_by_default(script):
-    """Cloning, with equally many updates for all."""
-    args = script.default_args(device="cpu")
+def test_every_script_clones_the_multigoal_task(script):
+    """With equally many updates for all; all but gtp_offline by default."""
+    args = script.default_args("multigoal-v0", device="cpu")
+    assert (script.default_args(device="cpu") == args) == (script is not gtp)
     assert (args.env_id, args.num_updates, args.learning_rate) == ("multigoal-v0", 4_000, 1e-3)
     assert getattr(args, "eta", 0) == 0 and getattr(args, "num_candidates", 1) == 1
     nets = script.make_networks(args, 2, 2)

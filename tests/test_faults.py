@@ -21,7 +21,6 @@ from conftest import differences, lasting, make_dataset
 import gtp_offline as gtp
 
 SCRIPTS = ("gtp_offline", "gtp_bc", "diffusion_ql", "consistency_ac")
-LONG = {"num_updates": 200, "eval_freq": 50, "checkpoint_freq": 4}
 
 
 # ---- killed processes --------------------------------------------------------------------------
@@ -85,11 +84,13 @@ def kill_and_resume(module, args, kills):
 def test_a_run_killed_at_any_moment_ends_bit_for_bit_like_an_undisturbed_one(name, small):
     """20 kills of gtp_offline.py, 3 of the others; weights, optimisers, results, generator."""
     module = importlib.import_module(name)
-    whole = small("whole", module, **LONG)
-    torn = small("torn", module, **LONG)
+    length, kills = (200, 20) if name == "gtp_offline" else (50, 3)
+    changes = {"num_updates": length, "eval_freq": length // 2, "checkpoint_freq": 4}
+    whole = small("whole", module, **changes)
+    torn = small("torn", module, **changes)
     expected = module.train(whole)
-    results = kill_and_resume(module, torn, 20 if name == "gtp_offline" else 3)
-    assert results["update"] == 200
+    results = kill_and_resume(module, torn, kills)
+    assert results["update"] == length
     assert differences(lasting(expected), lasting(results)) == []
     states = [lasting(module.load_checkpoint(Path(args.run_dir))) for args in (whole, torn)]
     assert differences(*states) == []
