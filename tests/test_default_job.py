@@ -1,4 +1,4 @@
-"""The README's first command: what it reaches, and that cloning cannot (minutes: pytest -m slow)."""
+"""The README's first command: what it reaches, and cloning does not (minutes: pytest -m slow)."""
 
 import json
 import subprocess
