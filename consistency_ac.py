@@ -956,7 +956,8 @@ def check_resume(args, state):
         raise ArgumentError(f"{args.resume} is a run of {variant!r}; go on with: {command}")
     if "num_updates" in changed:
         print("warning: schedules such as N(k) follow the new --num-updates", file=sys.stderr)
-    if args.device == "cpu" and saved.device != "cpu":
+    compiled = saved.compile or saved.cuda_graphs
+    if compiled and args.device == "cpu" and saved.device != "cpu":
         print("on the CPU: --no-compile --no-cuda-graphs", file=sys.stderr)
         args = replace(args, compile=False, cuda_graphs=False)
     return args
@@ -1205,8 +1206,7 @@ def train(args):
             log_due = evaluation_due or update % args.log_freq == 0
             save_due = last or stopping or update % args.checkpoint_freq == 0
             if log_due or save_due:
-                means = (sums / (update - since)).tolist()
-                means = dict(zip(metrics, means, strict=True))
+                means = dict(zip(metrics, (sums / (update - since)).tolist(), strict=True))
                 if diverged(means, results, args):
                     break
             results["seconds"] += time.perf_counter() - started
