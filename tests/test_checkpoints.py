@@ -235,7 +235,7 @@ def test_a_checkpoint_of_another_script_is_refused(copied):
 # ---- files written all or nothing ------------------------------------------------------------
 
 
-class Interrupted(Exception):
+class InterruptionError(Exception):
     pass
 
 
@@ -249,11 +249,11 @@ def test_write_file_interrupted_in_the_middle_leaves_the_old_file(
     script.write_file(path, b"old")
 
     def interrupt(*args):
-        raise Interrupted
+        raise InterruptionError
 
     with monkeypatch.context() as patch:
         patch.setattr(os, call, interrupt)
-        with pytest.raises(Interrupted):
+        with pytest.raises(InterruptionError):
             script.write_file(path, b"new and longer")
         assert path.read_bytes() == b"old"
     script.write_file(path, b"new")
@@ -294,12 +294,12 @@ def test_saving_interrupted_at_a_renaming_keeps_a_whole_checkpoint(renaming, tmp
     def interrupt(source, target):
         calls.append(1)
         if len(calls) == renaming:
-            raise Interrupted
+            raise InterruptionError
         replace_file(source, target)
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", interrupt)
-        with pytest.raises(Interrupted):
+        with pytest.raises(InterruptionError):
             gtp.save_checkpoint(path, states[1])
     assert gtp.load_checkpoint(tmp_path) == states[0]
     gtp.save_checkpoint(path, states[1])
@@ -394,22 +394,35 @@ def test_an_unchanged_number_of_updates_is_not_spoken_of(small, capsys):
     assert "warning" not in capsys.readouterr().err
 
 
-def test_a_run_on_a_gpu_goes_on_on_a_cpu_without_compiling(copied, capsys):
-    """With a line for that and one for the random numbers, which differ there."""
-    run_dir = copied()
+def of_a_gpu(run_dir, **arguments):
+    """Make a run, after its 4th update, one of a GPU."""
     shutil.copy(run_dir / "checkpoint.previous.pt", run_dir / "checkpoint.pt")
 
-    def on_gpu(state):
+    def change(state):
         state["device"] = "cuda"
-        state["results"]["args"] |= {"device": "cuda:0", "compile": True, "cuda_graphs": True}
+        state["results"]["args"] |= {"device": "cuda:0", **arguments}
 
-    alter(run_dir, on_gpu)
+    alter(run_dir, change)
+    return run_dir
+
+
+def test_a_run_on_a_gpu_goes_on_on_a_cpu_without_compiling(copied, capsys):
+    """With a line for that and one for the random numbers, which differ there."""
+    run_dir = of_a_gpu(copied(), compile=True, cuda_graphs=True)
     results = gtp.train(replace(gtp.resume_args(run_dir), device="cpu"))
     assert results["status"] == "finished"
     ran = [results["args"][name] for name in ("device", "compile", "cuda_graphs")]
     assert ran == ["cpu", False, False]
     lines = capsys.readouterr().err
     assert "--no-compile" in lines and "other random numbers" in lines
+
+
+def test_a_run_that_was_not_compiled_may_be_on_a_cpu(copied, capsys):
+    """Then nothing is said of it, and --compile wins."""
+    run_dir = of_a_gpu(copied())
+    args = replace(gtp.resume_args(run_dir), device="cpu", compile=True)
+    assert gtp.check_resume(args, gtp.load_checkpoint(run_dir)) == args
+    assert capsys.readouterr().err == ""
 
 
 # ---- which run a resume goes on with ---------------------------------------------------------

@@ -10,6 +10,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -524,6 +525,30 @@ def test_signals_act_as_before_once_training_is_over(small, monkeypatch):
     train(small("a", num_updates=1))
     after(1, lambda: os.kill(os.getpid(), signal.SIGTERM), monkeypatch)
     train(small("b"))
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_second_signal_ends_the_process_as_ever(small, monkeypatch):
+    """Whoever presses Ctrl-C twice does not wait for the end of an evaluation."""
+    handlers = []
+
+    def interrupt():
+        os.kill(os.getpid(), signal.SIGINT)
+        handlers.append(signal.getsignal(signal.SIGINT))
+
+    after(1, interrupt, monkeypatch)
+    assert train(small())["status"] == "interrupted"
+    assert handlers == [signal.SIG_DFL]
+
+
+def test_training_in_a_thread_leaves_signals_alone(small):
+    """Python lets only the main thread receive them."""
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    results = {}
+    thread = threading.Thread(target=lambda: results.update(train(small())))
+    thread.start()
+    thread.join()
+    assert results["status"] == "finished"
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
 
 
