@@ -92,7 +92,7 @@ class Args:
     max_q_backup: bool = False  # the best of 10 next actions in the TD target
     eta: float = 5.0  # temperature of the weights (Eq. 14); 0: cloning
     truncate_advantage: bool = False  # (D17) w = 1 where A < 0; truncated
-    max_weight: float = 100.0  # (D10) bound of the weights, before their normalisation; inf
+    max_weight: float = 20.0  # (D10) bound of the weights, before their normalisation; inf
     weight_normalization: Literal["mean", "none"] = "mean"  # (D13) by the batch mean; none
     td_target: Literal["expectile", "policy"] = "expectile"  # (D15) V(s'), or Eq. 16: policy
     expectile: float = 0.9  # (D15) of Q, that V is regressed on; 0.5, the mean

@@ -201,7 +201,7 @@ def test_the_advantage_is_the_smaller_q_less_the_learned_value(weight_critic, up
     calls = record(monkeypatch, gtp, "advantage_weights")
     run = update(gtp, weight_critic=weight_critic, eta=3.0, max_weight=7.0)
     q = chosen_q(run, weight_critic, run.batch.actions)
-    value = run.before["value"](run.batch.observations)[:, 0]
+    value = run.before["value"](run.batch.observations).flatten()
     (((advantage, eta, max_weight, *_), weights),) = calls
     torch.testing.assert_close(advantage, q - value.detach())
     assert (eta, max_weight) == (3.0, 7.0) and not weights.requires_grad
@@ -213,7 +213,7 @@ def test_the_learned_value_steps_towards_the_smaller_q(weight_critic, update):
     """Squared error at the data's observations and actions."""
     run = update(gtp, weight_critic=weight_critic)
     q = chosen_q(run, weight_critic, run.batch.actions)
-    loss = (run.before["value"](run.batch.observations)[:, 0] - q).square().mean()
+    loss = (run.before["value"](run.batch.observations).flatten() - q).square().mean()
     assert_step(run, "value", loss)
     assert run.metrics["value"].item() == pytest.approx(loss.item())
 
@@ -530,14 +530,16 @@ def test_the_held_out_rows_are_the_same_for_every_seed(dataset, tmp_path):
     [("hopper-medium-v2", (11, 3), 1000), ("antmaze-umaze-v0", (29, 8), 700), ("", (11, 3), 10**9)],
 )
 def test_a_file_without_timeouts_is_cut_at_the_tasks_step_limit(env_id, sizes, limit, tmp_path):
-    """2,500 steps without an end: the last has no successor, and one in `limit` is a time-out."""
-    data = make_dataset(2500, *sizes)
-    del data["timeouts"]
-    data["terminals"][:] = False
-    np.savez(tmp_path / "data.npz", **data)
+    """2,500 steps without an end: the last has no successor, and each `limit`-th is a time-out."""
+    written = make_dataset(2500, *sizes)
+    del written["timeouts"]
+    written["terminals"][:] = False
+    np.savez(tmp_path / "data.npz", **written)
     args = gtp.default_args(env_id=env_id, dataset_path=str(tmp_path / "data.npz"), device="cpu")
     data, _, described = gtp.load_data(args)
-    assert described["transitions"] == len(data["rewards"]) == 2499 - 2500 // limit
+    kept = [step - 1 for step in range(1, 2500) if step % limit]
+    np.testing.assert_array_equal(data["observations"], written["observations"][kept])
+    assert described["transitions"] == len(kept)
 
 
 # ---- tables of tasks -------------------------------------------------------------------------
