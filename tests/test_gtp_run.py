@@ -183,6 +183,26 @@ def test_the_saved_arguments_are_those_that_ran(small):
     assert saved["eta"] == 5.0 and saved["huber_c"] == 0.03
 
 
+def test_losses_are_means_over_the_updates_since_the_last_line_of_the_log(small, monkeypatch):
+    """Lines at 4, 8, 10, 12, 16 and 20, evaluations at 10 and 20: of updates 9 to 10, 17 to 20."""
+    seen = []
+    update_networks = gtp.update_networks
+
+    def watched(*inputs):
+        metrics = update_networks(*inputs)
+        seen.append({name: metric.item() for name, metric in metrics.items()})
+        return metrics
+
+    monkeypatch.setattr(gtp, "update_networks", watched)
+    losses = train(small(log_freq=4))["losses"]
+    assert len(losses) == 2
+    for row, updates in zip(losses, (seen[8:10], seen[16:20]), strict=True):
+        assert row.keys() == seen[0].keys()
+        for name, mean in row.items():
+            expected = np.mean([metrics[name] for metrics in updates])
+            assert mean == pytest.approx(expected, rel=1e-5, abs=1e-6), name
+
+
 def test_the_best_evaluation_is_the_one_of_the_highest_score(small, monkeypatch):
     """Scores 1, 3, 2: the second, though the third has the better energy score."""
     self_made = [(1.0, 0.5), (3.0, 0.6), (2.0, 0.1)]
