@@ -1128,7 +1128,8 @@ def check_resume(args, state):
         raise ArgumentError(f"{args.resume} is a run of {variant!r}; go on with: {command}")
     if "num_updates" in changed:
         print("warning: schedules such as N(k) follow the new --num-updates", file=sys.stderr)
-    if args.device == "cpu" and saved.device != "cpu":
+    compiled = saved.compile or saved.cuda_graphs
+    if compiled and args.device == "cpu" and saved.device != "cpu":
         print("on the CPU: --no-compile --no-cuda-graphs", file=sys.stderr)
         args = replace(args, compile=False, cuda_graphs=False)
     return args

@@ -394,22 +394,35 @@ def test_an_unchanged_number_of_updates_is_not_spoken_of(small, capsys):
     assert "warning" not in capsys.readouterr().err
 
 
-def test_a_run_on_a_gpu_goes_on_on_a_cpu_without_compiling(copied, capsys):
-    """With a line for that and one for the random numbers, which differ there."""
-    run_dir = copied()
+def of_a_gpu(run_dir, **arguments):
+    """Make a run, after its 4th update, one of a GPU."""
     shutil.copy(run_dir / "checkpoint.previous.pt", run_dir / "checkpoint.pt")
 
-    def on_gpu(state):
+    def change(state):
         state["device"] = "cuda"
-        state["results"]["args"] |= {"device": "cuda:0", "compile": True, "cuda_graphs": True}
+        state["results"]["args"] |= {"device": "cuda:0", **arguments}
 
-    alter(run_dir, on_gpu)
+    alter(run_dir, change)
+    return run_dir
+
+
+def test_a_run_on_a_gpu_goes_on_on_a_cpu_without_compiling(copied, capsys):
+    """With a line for that and one for the random numbers, which differ there."""
+    run_dir = of_a_gpu(copied(), compile=True, cuda_graphs=True)
     results = gtp.train(replace(gtp.resume_args(run_dir), device="cpu"))
     assert results["status"] == "finished"
     ran = [results["args"][name] for name in ("device", "compile", "cuda_graphs")]
     assert ran == ["cpu", False, False]
     lines = capsys.readouterr().err
     assert "--no-compile" in lines and "other random numbers" in lines
+
+
+def test_a_run_that_was_not_compiled_may_be_on_a_cpu(copied, capsys):
+    """Then nothing is said of it, and --compile wins."""
+    run_dir = of_a_gpu(copied())
+    args = replace(gtp.resume_args(run_dir), device="cpu", compile=True)
+    assert gtp.check_resume(args, gtp.load_checkpoint(run_dir)) == args
+    assert capsys.readouterr().err == ""
 
 
 # ---- which run a resume goes on with ---------------------------------------------------------

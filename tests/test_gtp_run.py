@@ -10,6 +10,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -180,6 +181,26 @@ def test_the_saved_arguments_are_those_that_ran(small):
     saved = train(args)["args"]
     assert saved == asdict(replace(args, eval_freq=2)) and args == before
     assert saved["eta"] == 5.0 and saved["huber_c"] == 0.03
+
+
+def test_losses_are_means_over_the_updates_since_the_last_line_of_the_log(small, monkeypatch):
+    """Lines at 4, 8, 10, 12, 16 and 20, evaluations at 10 and 20: of updates 9 to 10, 17 to 20."""
+    seen = []
+    update_networks = gtp.update_networks
+
+    def watched(*inputs):
+        metrics = update_networks(*inputs)
+        seen.append({name: metric.item() for name, metric in metrics.items()})
+        return metrics
+
+    monkeypatch.setattr(gtp, "update_networks", watched)
+    losses = train(small(log_freq=4))["losses"]
+    assert len(losses) == 2
+    for row, updates in zip(losses, (seen[8:10], seen[16:20]), strict=True):
+        assert row.keys() == seen[0].keys()
+        for name, mean in row.items():
+            expected = np.mean([metrics[name] for metrics in updates])
+            assert mean == pytest.approx(expected, rel=1e-5, abs=1e-6), name
 
 
 def test_the_best_evaluation_is_the_one_of_the_highest_score(small, monkeypatch):
@@ -524,6 +545,30 @@ def test_signals_act_as_before_once_training_is_over(small, monkeypatch):
     train(small("a", num_updates=1))
     after(1, lambda: os.kill(os.getpid(), signal.SIGTERM), monkeypatch)
     train(small("b"))
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_second_signal_ends_the_process_as_ever(small, monkeypatch):
+    """Whoever presses Ctrl-C twice does not wait for the end of an evaluation."""
+    handlers = []
+
+    def interrupt():
+        os.kill(os.getpid(), signal.SIGINT)
+        handlers.append(signal.getsignal(signal.SIGINT))
+
+    after(1, interrupt, monkeypatch)
+    assert train(small())["status"] == "interrupted"
+    assert handlers == [signal.SIG_DFL]
+
+
+def test_training_in_a_thread_leaves_signals_alone(small):
+    """Python lets only the main thread receive them."""
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    results = {}
+    thread = threading.Thread(target=lambda: results.update(train(small())))
+    thread.start()
+    thread.join()
+    assert results["status"] == "finished"
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
 
 
