@@ -239,20 +239,6 @@ def test_policy_samples_split_the_noise_into_that_of_the_steps(script):
     assert sample.shape == (7, 4, 2) and not sample.requires_grad
 
 
-@pytest.mark.parametrize("script", ALL)
-def test_eval_actor_says_which_actor_acts(script):
-    args = arguments(script, hidden_dim=8)
-    nets = script.make_networks(args, 3, 2)
-    with torch.no_grad():
-        for parameter in nets["actor_ema"].parameters():
-            parameter.zero_()
-    obs, noise = torch.randn(4, 3), torch.randn(4, nets["actor"].noise_dim)
-    online = script.policy_samples(nets, obs, noise, args.num_steps, args)
-    args = arguments(script, hidden_dim=8, eval_actor="ema")
-    assert arguments(script).eval_actor == "online"
-    assert not torch.equal(online, script.policy_samples(nets, obs, noise, args.num_steps, args))
-
-
 # ---- consistency: network, loss, grid, sampler ------------------------------------------------
 
 

@@ -57,6 +57,23 @@ def make_data(count=20):
     }
 
 
+def disturb(nets, data):
+    """Averages differ from their sources, actions depend on the noise, and now one and now the
+    other Q is the smaller; V is in their midst."""
+    obs, actions = data["observations"], data["actions"]
+    deviations = {"actor": 0.0, "actor_ema": 0.1, "critic": 0.6, "critic_target": 0.6, "value": 0.3}
+    with torch.no_grad():
+        for name, net in nets.items():
+            for parameter in net.parameters():
+                parameter.add_(deviations[name] * torch.randn_like(parameter))
+            if name.startswith("critic"):
+                *_, bias = net.parameters()
+                bias -= net(obs, actions).mean(1).view_as(bias)
+        if "value" in nets:
+            *_, bias = nets["value"].parameters()
+            bias -= (nets["value"](obs).flatten() - nets["critic"](obs, actions).amin(0)).mean()
+
+
 @pytest.fixture
 def update():
     """update(script, **changes): one update of a small agent, the networks before and after it."""
@@ -67,16 +84,13 @@ def update():
         args = arguments(script, **changes)
         torch.manual_seed(0)
         nets = script.make_networks(args, 3, 2)
-        with torch.no_grad():  # averages begin as copies of their sources
-            for name in {"actor_ema", "critic_target"} & nets.keys():
-                for parameter in nets[name].parameters():
-                    parameter.add_(0.3 * torch.randn_like(parameter))
+        data = make_data()
+        disturb(nets, data)
         optimizers = {
             name: torch.optim.SGD(nets[name].parameters(), STEP)
             for name in script.make_optimizers(nets, args)
         }
         before = deepcopy(nets)
-        data = make_data()
         inputs = script.draw_inputs(LATE, data, torch.Generator().manual_seed(1), args)
         metrics = script.update_networks(nets, optimizers, data, inputs, args)
         rows = data["rows"][inputs["rows"]]
@@ -392,6 +406,18 @@ def test_each_part_learns_at_its_own_rate(script):
         assert (group["betas"], group["weight_decay"]) == ((0.9, 0.999), 0)
 
 
+@pytest.mark.parametrize("script", FAMILY)
+def test_averages_begin_as_copies_of_their_sources(script):
+    """Of the same values, in a memory of their own."""
+    nets = script.make_networks(arguments(script), 3, 2)
+    pairs = {"actor_ema": "actor", "critic_target": "critic"}
+    assert pairs.keys() & nets.keys() == ({"actor_ema"} if script is gtp_bc else pairs.keys())
+    for average in pairs.keys() & nets.keys():
+        sources = nets[pairs[average]].parameters()
+        for parameter, source in zip(nets[average].parameters(), sources, strict=True):
+            assert torch.equal(parameter, source) and parameter.data_ptr() != source.data_ptr()
+
+
 # ---- what is drawn for an update -------------------------------------------------------------
 
 
@@ -487,17 +513,19 @@ def test_the_candidate_of_the_best_smaller_target_q_acts(script, monkeypatch):
     np.testing.assert_array_equal(actions, candidates[best, torch.arange(5)].numpy())
 
 
-@pytest.mark.parametrize("script", GTP)
+@pytest.mark.parametrize("script", FAMILY)
 @pytest.mark.parametrize(("eval_actor", "name"), [("ema", "actor_ema"), ("online", "actor")])
-def test_eval_actor_says_which_of_gtps_actors_acts(script, eval_actor, name):
+def test_eval_actor_says_which_actor_acts(script, eval_actor, name):
     args = arguments(script, eval_actor=eval_actor)
     nets = script.make_networks(args, 3, 2)
-    with torch.no_grad():
-        for parameter in nets["actor_ema"].parameters():
-            parameter.zero_()
-    obs, noise = make_data()["observations"], torch.randn(20, 2)
-    expected = script.sample_actions(nets[name], obs, noise, script.sampling_times(3, args))
+    other = script.make_networks(args, 3, 2)["actor"]
+    nets["actor_ema"].load_state_dict(other.state_dict())
+    obs, noise = make_data()["observations"], torch.randn(20, nets["actor"].noise_dim)
+    alone = {"actor": nets[name], "actor_ema": nets[name]}
+    expected = script.policy_samples(alone, obs, noise, 3, args)
     assert torch.equal(script.policy_samples(nets, obs, noise, 3, args), expected)
+    nets[name].load_state_dict(script.make_networks(args, 3, 2)["actor"].state_dict())
+    assert not torch.equal(script.policy_samples(nets, obs, noise, 3, args), expected)
 
 
 # ---- data ------------------------------------------------------------------------------------
@@ -523,6 +551,14 @@ def test_the_held_out_rows_are_the_same_for_every_seed(dataset, tmp_path):
         (data["observations"] == obs).all(1).nonzero().item() for obs in holdout["observations"]
     ]
     assert torch.equal(data["actions"][where], holdout["actions"])
+
+
+def test_rewards_are_shifted_then_scaled(dataset, tmp_path):
+    """r' = 4 (r - 0.5), AntMaze's."""
+    plain, _, _ = gtp.load_data(short(gtp, dataset, tmp_path))
+    changes = {"reward_scale": 4.0, "reward_shift": -0.5}
+    tuned, _, _ = gtp.load_data(short(gtp, dataset, tmp_path, **changes))
+    torch.testing.assert_close(tuned["rewards"], 4 * plain["rewards"] - 2)
 
 
 @pytest.mark.parametrize(
@@ -563,8 +599,14 @@ TABLES = {
         "max_q_backup": BACKUPS,
         "num_steps": [5] * 15,
         "num_candidates": [1] * 15,
+        "eval_actor": ["ema"] * 15,
     },
-    gtp_bc: {"learning_rate": RATES, "grad_norm": NORMS, "num_steps": [5] * 15},
+    gtp_bc: {
+        "learning_rate": RATES,
+        "grad_norm": NORMS,
+        "num_steps": [5] * 15,
+        "eval_actor": ["ema"] * 15,
+    },
     dql: {
         "learning_rate": RATES,
         "eta": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0.5, 2, 2, 3, 4.5, 3.5],
@@ -573,6 +615,7 @@ TABLES = {
         "top_k": [1, 2, 1, 0, 2, 1, 0, 2, 1, 2, 2, 1, 1, 2, 1],
         "num_steps": [5] * 15,
         "num_candidates": [50] * 15,
+        "eval_actor": ["online"] * 15,
     },
     cac: {
         "learning_rate": RATES,
@@ -584,6 +627,7 @@ TABLES = {
         "top_k": [2, 1, 3, 2, 5, 2, 4, 5, 1, 4, 4, 8, 1, 2, 5],
         "num_steps": [2, 2, 5, 2, 2, 5, 2, 2, 2, 2, 2, 2, 2, 2, 2],
         "num_candidates": [50] * 15,
+        "eval_actor": ["online"] * 15,
         "scale_consistency_loss": [True] * 15,
     },
 }
