@@ -9,7 +9,7 @@
 Two families of variants: `default` departs from gtp_offline.py's defaults, `letter` from the
 paper's letter (--literal), and each variant sets one of the differences of docs/differences.md to
 its value in the other family, so that a choice is seen to matter in both surroundings or in one.
-On the place of u and on a clip of the weights at 100 both are alike: they are switched in both.
+On the place of u both are alike: it is switched in both.
 Choices of the critic (V, the weights, whose Q they use) take part with --eta above 0, the number of
 candidates, which changes only how a policy acts, with --env-id. The judge is the held-out energy
 score at K = 1, 2 and 5 (README) and, with --env-id, the return. D12, the letter's empty held-out
@@ -54,17 +54,30 @@ TITLES = {  # field of Args: the title of its default and of the paper's letter
     "strict_s": ("s = u allowed", "strict s"),
     "sampler_end": ("sampler to sigma_min", "sampler to 0"),
     "eval_actor": ("EMA actor acts", "online actor acts"),
+    "truncate_advantage": ("weights on both sides of V", "weights truncated at V"),
+    "max_weight": ("weights at most {:g}", "weights not bounded"),
     "weight_normalization": ("weights over their mean", "weights as they are"),
+    "td_target": ("V as target", "Eq. 16 as target"),
+    "expectile": ("V an expectile", "V a mean"),
+    "weight_critic": ("target Q weighs", "online Q weighs"),
+    "critic_norm": ("LayerNorm in the critic", "no LayerNorm in the critic"),
     "normalize_observations": ("normalized observations", "raw observations"),
 }
 BOTH = {  # what is switched in both families
     "u uniform": {"u_sampling": "uniform"},
-    "clip 100": {"max_weight": 100.0},
     "V of the policy": {"value": "policy"},
-    "weights from target Q": {"weight_critic": "target"},
     "50 candidates": {"num_candidates": 50},
 }
-WEIGHTS = ("max_weight", "weight_normalization", "value", "weight_critic")
+CRITIC = (  # choices that cloning does without
+    "truncate_advantage",
+    "max_weight",
+    "weight_normalization",
+    "td_target",
+    "expectile",
+    "weight_critic",
+    "critic_norm",
+    "value",
+)
 COLORS = ("#d1662b", "#5a9e4b", "#3b6fb6")
 
 
@@ -89,11 +102,13 @@ def switches(family: str) -> dict[str, dict]:
 def matters(change: dict, base: dict, options: Arguments) -> bool:
     """Whether a choice has a part in these runs, and is not already as it would be."""
     (name,) = change
-    if name in WEIGHTS and options.eta == 0:
+    if name in CRITIC and options.eta == 0:
+        return False
+    usual = arguments(Variant(base), 0, options)
+    if name == "value" and usual.td_target == "expectile":  # which takes a learned V
         return False
     if name == "num_candidates" and not options.env_id:
         return False
-    usual = arguments(Variant(base), 0, options)
     return getattr(usual, name) != change[name]
 
 

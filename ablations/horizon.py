@@ -67,7 +67,8 @@ def variants(retrain: bool) -> dict[str, Variant]:
     measured = {"EVALUATION_STEPS": {*STEPS}}
     chosen = {}
     for k in STEPS if retrain else (LAST,):
-        chosen[TITLES[k]] = Variant({"num_steps": k}, measured, table=5, row=ROWS[k])
+        change = {"num_steps": k, "td_target": "policy"}  # Eq. 16
+        chosen[TITLES[k]] = Variant(change, measured, table=5, row=ROWS[k])
     return chosen
 
 
