@@ -32,18 +32,18 @@ import os
 import pickle
 import platform
 import re
-import shlex
-import subprocess
 import sys
 import time
+import timeit
 import warnings
 import zipfile
 from copy import deepcopy
 from dataclasses import asdict, dataclass, fields, replace
-from functools import lru_cache
-from importlib import import_module, metadata
+from functools import lru_cache, partial
+from importlib import import_module
 from pathlib import Path
 from signal import SIG_DFL, SIGINT, SIGTERM, signal
+from statistics import median
 from typing import Literal
 
 import filelock
@@ -127,9 +127,7 @@ TASKS = {  # the reference code's table
 }
 
 
-def default_args(
-    env_id: str = "", dataset_path: str = "", device: str = "auto", num_updates: int = 0
-) -> Args:
+def default_args(env_id="", dataset_path="", device="auto", num_updates=0) -> Args:
     """The arguments of a task, as in the reference code's table.
 
     Of multigoal-v0 where neither an id nor a file is given; num_updates: 0 for the task's.
@@ -240,8 +238,6 @@ def parse_args(argv) -> Args:
 
 # --- end shared ---
 # ------------------------------------------ networks ------------------------------------------
-
-
 # --- shared: networks ---
 class EnsembleLinear(nn.Module):
     """`size` linear layers as one product, (size, B, in_dim) -> (size, B, out_dim)."""
@@ -294,16 +290,11 @@ class ObsNetwork(nn.Module):
 
 
 def standardize(nets, data):
-    """Give all networks the mean and standard deviation of the data's observations; a column that
-    does not vary is only shifted."""
+    """Give all networks the mean and standard deviation of the data's observations."""
     std, mean = torch.std_mean(data["observations"].double(), 0, correction=0)
-    constant = std < 1e-6
-    if constant.any():
-        columns = constant.nonzero().flatten().tolist()
-        print(f"observations {columns} do not vary; they are not scaled", file=sys.stderr)
     for net in nets.values():
         net.obs_mean.copy_(mean)
-        net.obs_std.copy_(std.where(~constant, 1.0))
+        net.obs_std.copy_(std.where(std >= 1e-6, 1.0))  # what does not vary is only shifted
 
 
 # --- end shared ---
@@ -444,8 +435,6 @@ def policy_samples(nets, obs, noise, num_steps, args):
 
 
 # ------------------------------------------- update -------------------------------------------
-
-
 # --- shared: gradient steps ---
 def gradient_step(optimizer, network, loss, grad_norm):
     """One step down the loss; the gradient is clipped to grad_norm (0: not) -> its norm before."""
@@ -471,18 +460,10 @@ def compiled_gradient_step(optimizer, parameters, loss, grad_norm):
     second = [state["exp_avg_sq"] for state in states]
     steps = [state["step"] for state in states]
     counted = [step.double() for step in steps]  # adam adds 1 to these copies only
-    settings = {
-        "lr": optimizer.defaults["lr"],
-        "beta1": 0.9,
-        "beta2": 0.999,
-        "eps": 1e-8,
-        "weight_decay": 0,
-        "amsgrad": False,
-        "maximize": False,
-        "capturable": True,
-    }
+    rates = {"lr": optimizer.defaults["lr"], "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
+    switches = {"weight_decay": 0, "amsgrad": False, "maximize": False, "capturable": True}
     with torch.no_grad():
-        adam(parameters, gradients, first, second, [], counted, **settings)
+        adam(parameters, gradients, first, second, [], counted, **rates, **switches)
         torch._foreach_add_(steps, 1)
     return norm
 
@@ -571,68 +552,39 @@ def update_networks(nets, optimizers, data, inputs, args):
 
 
 # -------------------------------------------- data --------------------------------------------
-
-
 # --- shared: data ---
 def read_arrays(path):
-    """The arrays of D4RL's keys in an HDF5 or NPZ file, float32; ValueError if there are none."""
-    keys = ["observations", "actions", "rewards", "terminals", "timeouts"]
+    """The arrays of D4RL's keys in an HDF5 or NPZ file, float32; ValueError for other files."""
+    arrays = {}
+    key = "the file"
     try:
-        open(path, "rb").close()  # says plainly what is wrong with a folder or an absent file
-        npz = zipfile.is_zipfile(path)
-        with np.load(path, allow_pickle=False) if npz else h5py.File(path, "r") as file:
-            keys = [key for key in keys if key != "timeouts" or key in file]
-            odd = [key for key in keys if file[key].dtype.kind not in "fiub"]
-            if odd:
-                raise TypeError(f"{odd[0]} holds no numbers but {file[odd[0]].dtype}")
-            return {key: file[key].astype(np.float32)[()] for key in keys}  # h5py: as it reads
+        with open(path, "rb") as file:  # says plainly what is wrong with a folder
+            npz = zipfile.is_zipfile(file)
+        with np.load(path) if npz else h5py.File(path, "r") as file:
+            for key in ("observations", "actions", "rewards", "terminals", "timeouts"):
+                if key in file or key != "timeouts":
+                    arrays[key] = file[key].astype(np.float32)[()]  # h5py: as it reads
     except Exception as error:  # h5py and zipfile raise many kinds for a damaged file
-        reason = " ".join(str(error).split())[:200]
+        reason = f"{key}: {' '.join(str(error).split())[:200]}"
         raise ValueError(f"dataset {path} cannot be read as HDF5 or NPZ: {reason}") from error
+    return arrays
 
 
 def load_transitions(path, max_episode_steps=None):
     """D4RL's qlearning_dataset of an HDF5 or NPZ file: float32 observations, next_observations
     (n, obs_dim), actions (n, action_dim), rewards, terminals (n,); ValueError for a bad file."""
     arrays = read_arrays(path)
-    for key in arrays.keys() - {"observations", "actions"}:
-        arrays[key] = arrays[key].squeeze()  # also (N, 1)
+    if TASKS_FOLDER.is_dir():
+        arrays = tasks().check_arrays(path, arrays, max_episode_steps)
     count = len(arrays["observations"])
-    shapes = {key: array.shape for key, array in arrays.items()}
-    for key, array in arrays.items():
-        rank = 2 if key in ("observations", "actions") else 1
-        if array.ndim != rank or len(array) != count or not array.size:
-            raise ValueError(f"dataset {path}: {key} needs a row per step, two at least: {shapes}")
-        if not np.isfinite(array).all():
-            raise ValueError(f"dataset {path}: {key} has NaN or infinity; remove those rows")
-    largest = np.abs(arrays["actions"]).max()
-    if largest > 1 + 1e-3:
-        raise ValueError(f"dataset {path}: actions reach {largest:g}; rescale them to [-1, 1]")
-    if largest > 1:
-        warnings.warn(f"dataset {path}: actions up to {largest:.7g} clipped to 1", stacklevel=2)
-        np.clip(arrays["actions"], -1, 1, out=arrays["actions"])
-    keep = np.flatnonzero(~timeouts(arrays, max_episode_steps)[:-1])
-    if not len(keep):
-        raise ValueError(f"dataset {path} has no transition in {count} rows; it takes two or more")
+    timeouts = arrays.get("timeouts", np.zeros(count)).reshape(count)
+    keep = np.flatnonzero(timeouts[:-1] <= 0)  # the last row has no successor
     data = {"next_observations": arrays["observations"][keep + 1]}
-    for key in ("observations", "actions", "rewards"):
-        data[key] = arrays.pop(key)[keep]  # pop: large files fit twice
-    data["terminals"] = (arrays["terminals"][keep] > 0).astype(np.float32)
+    for key in ("observations", "actions"):
+        data[key] = arrays.pop(key).reshape(count, -1)[keep]  # pop: large files fit twice
+    data["rewards"] = arrays["rewards"].reshape(count)[keep]
+    data["terminals"] = (arrays["terminals"].reshape(count)[keep] > 0).astype(np.float32)
     return data
-
-
-def timeouts(arrays, max_episode_steps):
-    """The rows that end an episode by its length (N,): from the file, else counted as by D4RL."""
-    if "timeouts" in arrays:
-        return arrays["timeouts"] > 0
-    terminals = arrays["terminals"] > 0
-    cut = np.zeros(len(terminals), dtype=bool)
-    if max_episode_steps:
-        start = -1  # an episode's steps count from 1 after a terminal state, else from 0
-        for end in [*np.flatnonzero(terminals), len(terminals) - 1]:
-            cut[start + max_episode_steps : end + 1 : max_episode_steps] = True
-            start = end if cut[end] else end - 1
-    return cut
 
 
 def load_data(args):
@@ -643,9 +595,7 @@ def load_data(args):
     if args.env_id or args.fix_timeouts:
         arrays = tasks().check_data(args.env_id, path, arrays, args.fix_timeouts)
     arrays["rewards"] = args.reward_scale * (arrays["rewards"] + args.reward_shift)
-    data = {}
-    for key, array in arrays.items():
-        data[key] = torch.from_numpy(array).to(args.device)
+    data = {key: torch.from_numpy(array).to(args.device) for key, array in arrays.items()}
     count = len(data["rewards"])
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))  # for every seed
     num_held = min(args.num_holdout, count // 10)
@@ -657,8 +607,6 @@ def load_data(args):
 
 # --- end shared ---
 # ----------------------------------------- evaluation -----------------------------------------
-
-
 # --- shared: evaluation ---
 def energy_score(samples, actions):
     """E|X - a| - E|X - X'| / 2, mean over B, of samples X (m, B, A) for data a (B, A)."""
@@ -672,16 +620,9 @@ def energy_score(samples, actions):
 
 def evaluate(nets, args, holdout, update):
     """Held-out energy scores and, where there is a task, its episodes; what is unknown is None."""
-    row = {
-        "update": update,
-        "energy_score": None,
-        "energy_score_by_steps": None,
-        "normalized_score": None,
-        "normalized_score_std": None,
-        "episodic_return": None,
-        "episodic_length": None,
-        "goal_fractions": None,
-    }
+    row = dict.fromkeys(["energy_score", "energy_score_by_steps", "goal_fractions"])
+    row |= dict.fromkeys(["normalized_score", "normalized_score_std"])
+    row |= dict.fromkeys(["episodic_return", "episodic_length"]) | {"update": update}
     obs = holdout["observations"]
     if len(obs):
         shape = (16, len(obs), nets["actor"].noise_dim)
@@ -756,8 +697,8 @@ def make_act(nets, args, seed):
     return act
 
 
-def policy_value(nets, args):
-    """value(obs (n, obs_dim)) -> (n,): the smaller Q at one action of the policy, or None."""
+def state_value(nets, args):
+    """value(obs (n, obs_dim)) -> (n,), for pictures: the smaller Q at an action, None without."""
     if "critic" not in nets:
         return None
     act = make_act(nets, replace(args, num_candidates=1), args.seed)
@@ -772,11 +713,6 @@ def policy_value(nets, args):
 
 
 # --- end shared ---
-def state_value(nets, args):
-    """value(obs (n, obs_dim)) -> (n,), for pictures; None without a critic."""
-    return policy_value(nets, args)
-
-
 def select(results, args):
     """The evaluations that results.json names, also the one that the reference code selects
     offline, by L_d."""
@@ -788,20 +724,18 @@ def select(results, args):
 
 
 # ----------------------------------------- checkpoint -----------------------------------------
-
-
 # --- shared: checkpoint ---
 FORMAT = 2  # of a checkpoint
 
 
 def write_file(path, content: bytes):
     """Write all or nothing: the old file stays until the new one is on the disk."""
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "wb") as file:
+    unfinished = path.with_name(path.name + ".partial")
+    with open(unfinished, "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(partial, path)
+    os.replace(unfinished, path)
 
 
 def write_json(path, content):
@@ -846,26 +780,17 @@ def load_checkpoint(path):
             condition = "damaged" if file.is_file() else "absent"
             warnings.warn(f"checkpoint {file} is {condition}", stacklevel=2)
     else:
-        remedy = "give a run directory or checkpoint.pt"
-        raise ArgumentError(f"{path} holds no whole checkpoint; {remedy}")
-    try:
-        algorithm = dict(state)["results"]["algorithm"]
-    except (LookupError, TypeError, ValueError):
-        raise InputError(f"checkpoint {file} is refused: no run has saved it") from None
+        raise ArgumentError(f"{path} holds no whole checkpoint; name a run directory with one")
+    results = state.get("results", {}) if isinstance(state, dict) else {}
+    algorithm = results.get("algorithm")
+    if algorithm is None:
+        raise InputError(f"checkpoint {file} is refused: no run has saved it")
     if algorithm != Path(__file__).stem:
         raise InputError(f"checkpoint {file} is of {algorithm}.py, not of this script")
     if state.setdefault("format", 1) > FORMAT:
         raise InputError(f"checkpoint {file} is of a newer version of this script; use that")
-    if state["format"] == 1:  # the optimizers stood beside the networks
-        names = [name for name in ("actor", "critic", "value") if name in state]
-        state["optimizers"] = {name: state.pop(name) for name in names}
-        weights = {re.sub("^value", "value.net", key): w for key, w in state["nets"].items()}
-        for net in {key.split(".")[0] for key in weights}:  # used observations as they were
-            weights[f"{net}.obs_mean"] = torch.zeros(state["dims"][0])
-            weights[f"{net}.obs_std"] = torch.ones(state["dims"][0])
-        state["nets"] = weights
-        state |= {"sums": torch.zeros(()), "since": state["results"]["update"]}
-        state["device"] = torch.device(state["results"]["args"]["device"]).type
+    if state["format"] == 1:
+        import_module("old_checkpoints").upgrade(state)
     return state
 
 
@@ -875,7 +800,7 @@ def saved_args(state) -> Args:
     unknown = saved.keys() - {field.name for field in fields(Args)}
     if unknown:
         print(f"arguments of an older version left out: {sorted(unknown)}", file=sys.stderr)
-    known = {name: value for name, value in saved.items() if name not in unknown}
+    known = {name: saved[name] for name in saved.keys() - unknown}
     for name, value in known.items():
         known[name] = "" if value is None else value  # format 1
     return Args(**known)
@@ -898,28 +823,25 @@ def load_policy(checkpoint, **changes):
 
 # --- end shared ---
 # ------------------------------------------ training ------------------------------------------
-
-
 # --- shared: train ---
 VARIANT = ""  # the ablation that has replaced a function of this script
-FREE = "device num_threads dataset_path num_updates compile cuda_graphs tensorboard log_freq"
+FREE = {"device", "num_threads", "dataset_path", "num_updates", "compile", "cuda_graphs"}
+FREE |= {"checkpoint_freq", "log_freq", "tensorboard"}  # what a resume may change
 
 
 def resume_args(run):
     """The saved arguments of a run, from its directory or a checkpoint in it, to go on with."""
     path = Path(run)
     run_dir = path.parent if path.suffix == ".pt" else path
-    saved = saved_args(load_checkpoint(path))
-    return replace(saved, resume=str(run), run_dir=str(run_dir))
+    return replace(saved_args(load_checkpoint(path)), resume=str(run), run_dir=str(run_dir))
 
 
 def check_resume(args, state):
     """ArgumentError where args change what a resume cannot -> the arguments to go on with."""
     saved = resume_args(args.resume)
     changed = {key for key, value in vars(saved).items() if getattr(args, key) != value}
-    refused = changed - {*FREE.split(), "checkpoint_freq"}
-    if refused:
-        flags = [f"--{key.replace('_', '-')}" for key in sorted(refused)]
+    if changed - FREE:
+        flags = [f"--{key.replace('_', '-')}" for key in sorted(changed - FREE)]
         raise ArgumentError(f"--resume keeps the run's arguments; drop {', '.join(flags)}")
     variant = state["results"].get("variant", VARIANT)  # format 1 does not say
     if variant != VARIANT:
@@ -937,9 +859,8 @@ def check_resume(args, state):
 def start(args):
     """The arguments, checked and complete, and the checkpoint to go on from or None."""
     args = replace(args, device=find_device(args.device))
-    state = None
-    if args.resume:
-        state = load_checkpoint(Path(args.resume))
+    state = load_checkpoint(Path(args.resume)) if args.resume else None
+    if state:
         args = check_resume(args, state)
     check_args(args)
     if args.dataset_path:  # absolute: a resume may start in another folder
@@ -948,40 +869,26 @@ def start(args):
 
 
 def new_run_dir(args):
-    """Make runs/TASK__SCRIPT__SEED__TIME, of this run alone: others may start in this second."""
+    """runs/TASK__SCRIPT__SEED__TIME, of this run alone."""
     name = f"{args.env_id or Path(args.dataset_path).stem}__{Path(__file__).stem}__{args.seed}"
     path = Path("runs", re.sub("[^-_.0-9a-zA-Z]", "-", f"{name}__{int(time.time())}"))
-    while True:
-        try:
-            path.mkdir(parents=True)
-            return str(path)
-        except FileExistsError:
-            path = path.with_name(path.name + "-2")
-        except OSError as error:
-            raise InputError(f"{path} cannot be made; name a --run-dir ({error})") from error
+    while path.exists():
+        path = path.with_name(path.name + "-2")
+    return str(path)
 
 
 def new_results(args, dataset):
-    """What results.json holds at the start of a run."""
+    """What results.json holds at the start of a run; without offline_tasks less."""
     script = Path(__file__).resolve()
-    git = ["git", "-C", str(script.parent), "rev-parse", "HEAD"]
-    commit = ""
-    with contextlib.suppress(OSError):  # git is not installed
-        commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
     on_gpu = args.device != "cpu"
-    libraries = ("torch", "numpy", "gymnasium", "mujoco")
-    return {
+    results = {
         "algorithm": script.stem,
         "variant": VARIANT,
         "env_id": args.env_id or None,
         "seed": args.seed,
         "dataset": dataset,
         "num_updates": args.num_updates,
-        "command": shlex.join(["python", *sys.argv]),
-        "commit": commit or None,
-        "script_sha256": hashlib.sha256(script.read_bytes()).hexdigest(),
         "machine": torch.cuda.get_device_name(args.device) if on_gpu else platform.platform(),
-        "versions": {name: metadata.version(name) for name in libraries},
         "evaluations": [],
         "losses": [],
         "last": None,
@@ -991,6 +898,7 @@ def new_results(args, dataset):
         "evaluation_seconds": 0.0,
         "milliseconds_per_action": None,
     }
+    return results | (tasks().provenance(script) if TASKS_FOLDER.is_dir() else {})
 
 
 @contextlib.contextmanager
@@ -1039,21 +947,16 @@ def write_results(results, args):
     write_json(Path(args.run_dir) / "results.json", results)
 
 
-def diverged(means, results, args):
-    """Whether a mean is not finite or a Q is beyond the bound; results say which."""
-    if not args.divergence_bound:
-        return False
+def diverged(means, results, bound):
+    """Whether a mean is not finite or, of Q, beyond the bound (0: any may); results say which."""
     bad = {}
     for name, mean in means.items():
-        bound = args.divergence_bound if "q" in name else math.inf
-        if not abs(mean) < bound:  # also NaN
+        largest = bound if "q" in name else math.inf
+        if bound and not abs(mean) < largest:  # also NaN
             bad[name] = mean
-    if not bad:
-        return False
-    results |= {"status": "diverged", "diverged": bad}
-    where = f"by update {results['update']}; see {args.run_dir}/results.json"
-    tqdm.tqdm.write(f"{sorted(bad)} diverged {where}")
-    return True
+    if bad:
+        results |= {"status": "diverged", "diverged": bad}
+    return bool(bad)
 
 
 def record(writer, means, row, results, args):
@@ -1083,14 +986,14 @@ def finish(nets, obs_dim, signals, results, args):
         done = results["update"] >= args.num_updates
         results["status"] = "finished" if done else "interrupted"
     act = make_act(nets, args, args.seed)
-    clock = []
-    for _ in range(51):
-        act(np.zeros(obs_dim))
-        clock.append(time.perf_counter())
-    results["milliseconds_per_action"] = 1e3 * float(np.median(np.diff(clock)))
+    seconds = timeit.repeat(partial(act, np.zeros(obs_dim)), number=1, repeat=50)
+    results["milliseconds_per_action"] = 1e3 * median(seconds)
     codes = {"finished": 0, "diverged": 1, "interrupted": 128 + sum(signals[:1])}
     results["exit_code"] = codes[results["status"]]
     write_results(results, args)
+    if results["status"] == "diverged":
+        where = f"by update {results['update']}; see {args.run_dir}/results.json"
+        print(f"{sorted(results['diverged'])} diverged {where}")
     if results["status"] == "interrupted":
         command = f"python {sys.argv[0]} --resume {args.run_dir}"
         print(f"interrupted; go on with: {results['command'] if VARIANT else command}")
@@ -1178,7 +1081,7 @@ def train(args):
             save_due = last or stopping or update % args.checkpoint_freq == 0
             if log_due or save_due:
                 means = dict(zip(metrics, (sums / (update - since)).tolist(), strict=True))
-                if diverged(means, results, args):
+                if diverged(means, results, args.divergence_bound):
                     break
             results["seconds"] += time.perf_counter() - started
             if log_due:

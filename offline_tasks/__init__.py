@@ -6,15 +6,18 @@
     d4rl_files.py        D4RL's tasks: dimensions, scores, dataset files
     d4rl.py              D4RL's environments: MuJoCo 2.1.0's physics on the current MuJoCo
     gymnasium_tasks.py   any other task registered in Gymnasium, also one's own: module:EnvId
+    arrays.py            checks of a dataset's arrays, the ends of its episodes
     rollout.py           evaluation of a policy in parallel episodes
     plots.py             learning curves, trajectories, maps of values
     videos.py            an episode filmed
+    provenance.py        which versions produced a result
 
 A policy is a function `act` from float32 observations (n, obs_dim) to actions (n, action_dim) in
 [-1, 1]. Importing this package imports NumPy alone; Gymnasium, MuJoCo and matplotlib follow when
 they are needed.
 """
 
+from offline_tasks.arrays import check_arrays
 from offline_tasks.d4rl_files import (
     DATASETS,
     fix_timeouts,
@@ -29,6 +32,7 @@ from offline_tasks.plots import (
     plot_trajectories,
     plot_value,
 )
+from offline_tasks.provenance import provenance
 from offline_tasks.registry import (
     TASK_DIMS,
     check_data,
@@ -51,6 +55,7 @@ from offline_tasks.videos import (
 __all__ = [
     "DATASETS",
     "TASK_DIMS",
+    "check_arrays",
     "check_data",
     "check_env_id",
     "check_video",
@@ -69,6 +74,7 @@ __all__ = [
     "plot_run",
     "plot_trajectories",
     "plot_value",
+    "provenance",
     "record_video",
     "task_dims",
 ]

@@ -311,7 +311,6 @@ def test_outside_git_and_without_git_the_commit_is_null(small, tmp_path, monkeyp
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     monkeypatch.setattr(gtp, "__file__", str(tmp_path / "gtp_offline.py"))
     (tmp_path / "gtp_offline.py").write_text("# a copy")
-    monkeypatch.setattr(gtp, "TASKS_FOLDER", tmp_path / "offline_tasks")
     assert train(small("outside", num_updates=1))["commit"] is None
     monkeypatch.setenv("PATH", str(tmp_path))
     assert train(small("without", num_updates=1))["commit"] is None

@@ -1,0 +1,26 @@
+"""Which version of what produced a result."""
+
+import contextlib
+import hashlib
+import shlex
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+LIBRARIES = ("torch", "numpy", "gymnasium", "mujoco")
+
+
+def provenance(script: Path) -> dict:
+    """`command` of this process, `commit` of the script's repository (None outside git),
+    `script_sha256`, `versions`."""
+    git = ["git", "-C", str(script.parent), "rev-parse", "HEAD"]
+    commit = ""
+    with contextlib.suppress(OSError):  # git is not installed
+        commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
+    return {
+        "command": shlex.join(["python", *sys.argv]),
+        "commit": commit or None,
+        "script_sha256": hashlib.sha256(script.read_bytes()).hexdigest(),
+        "versions": {name: metadata.version(name) for name in LIBRARIES},
+    }
