@@ -150,10 +150,7 @@ TASKS = {  # Table 4; the last three are not in the paper (docs/differences.md)
 
 
 def default_args(env_id="", dataset_path="", literal=False, device="auto", num_updates=0) -> Args:
-    """The arguments of a task (Table 4; of multigoal-v0 where neither an id nor a file is given).
-
-    literal: the paper's letter; num_updates: 0 for the task's.
-    """
+    """A task's arguments (multigoal-v0's with neither id nor file); 0 updates: the task's."""
     env_id = env_id or ("" if dataset_path else "multigoal-v0")
     values = task_defaults(env_id, num_updates)
     if env_id.startswith(("multigoal", "pointmaze")):
@@ -292,15 +289,10 @@ class Mish(nn.Module):
 
 def mlp(in_dim, hidden_dim, out_dim, linear=nn.Linear, activation=Mish):
     """Three hidden layers with Mish, as in Diffusion-QL's code."""
-    return nn.Sequential(
-        linear(in_dim, hidden_dim),
-        activation(),
-        linear(hidden_dim, hidden_dim),
-        activation(),
-        linear(hidden_dim, hidden_dim),
-        activation(),
-        linear(hidden_dim, out_dim),
-    )
+    layers = [linear(in_dim, hidden_dim), activation()]
+    for _ in range(2):
+        layers += [linear(hidden_dim, hidden_dim), activation()]
+    return nn.Sequential(*layers, linear(hidden_dim, out_dim))
 
 
 class ObsNetwork(nn.Module):
@@ -639,9 +631,16 @@ def energy_score(samples, actions):
 
 def evaluate(nets, args, holdout, update):
     """Held-out energy scores and, where there is a task, its episodes; what is unknown is None."""
-    row = dict.fromkeys(["energy_score", "energy_score_by_steps", "goal_fractions"])
-    row |= dict.fromkeys(["normalized_score", "normalized_score_std"])
-    row |= dict.fromkeys(["episodic_return", "episodic_length"]) | {"update": update}
+    row = {
+        "update": update,
+        "energy_score": None,
+        "energy_score_by_steps": None,
+        "normalized_score": None,
+        "normalized_score_std": None,
+        "episodic_return": None,
+        "episodic_length": None,
+        "goal_fractions": None,
+    }
     obs = holdout["observations"]
     if len(obs):
         shape = (16, len(obs), nets["actor"].noise_dim)
@@ -771,10 +770,10 @@ def load_checkpoint(path):
             warnings.warn(f"checkpoint {file} is {condition}", stacklevel=2)
     else:
         raise ArgumentError(f"{path} holds no whole checkpoint; name a run directory with one")
-    results = state.get("results", {}) if isinstance(state, dict) else {}
-    algorithm = results.get("algorithm")
-    if algorithm is None:
+    results = state.get("results") if isinstance(state, dict) else None
+    if not isinstance(results, dict) or "algorithm" not in results:
         raise InputError(f"checkpoint {file} is refused: no run has saved it")
+    algorithm = results["algorithm"]
     if algorithm != Path(__file__).stem:
         raise InputError(f"checkpoint {file} is of {algorithm}.py, not of this script")
     if state.setdefault("format", 1) > FORMAT:
@@ -790,10 +789,11 @@ def saved_args(state) -> Args:
     unknown = saved.keys() - {field.name for field in fields(Args)}
     if unknown:
         print(f"arguments of an older version left out: {sorted(unknown)}", file=sys.stderr)
-    known = {name: saved[name] for name in saved.keys() - unknown}
-    for name, value in known.items():
-        known[name] = "" if value is None else value  # format 1
-    return Args(**known)
+    for name in unknown:
+        del saved[name]
+    for name, value in saved.items():
+        saved[name] = "" if value is None else value  # format 1
+    return Args(**saved)
 
 
 def load_networks(state, args):
@@ -830,8 +830,9 @@ def check_resume(args, state):
     """ArgumentError where args change what a resume cannot -> the arguments to go on with."""
     saved = resume_args(args.resume)
     changed = {key for key, value in vars(saved).items() if getattr(args, key) != value}
-    if changed - FREE:
-        flags = [f"--{key.replace('_', '-')}" for key in sorted(changed - FREE)]
+    refused = changed - FREE
+    if refused:
+        flags = [f"--{key.replace('_', '-')}" for key in sorted(refused)]
         raise ArgumentError(f"--resume keeps the run's arguments; drop {', '.join(flags)}")
     variant = state["results"].get("variant", VARIANT)  # format 1 does not say
     if variant != VARIANT:
@@ -888,7 +889,9 @@ def new_results(args, dataset):
         "evaluation_seconds": 0.0,
         "milliseconds_per_action": None,
     }
-    return results | (tasks().provenance(script) if TASKS_FOLDER.is_dir() else {})
+    if TASKS_FOLDER.is_dir():
+        results |= tasks().provenance(script)
+    return results
 
 
 @contextlib.contextmanager
