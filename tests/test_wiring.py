@@ -330,7 +330,7 @@ def test_the_older_flags_bring_back_the_older_update(changes, update, monkeypatc
     """One action of actor_ema for the target, V the mean of the online Q by squared error, and
     exp(eta max(0, A) / std), at most 100 or not at all: all computed here from networks before."""
     calls = record(monkeypatch, gtp, "advantage_weights")
-    run = update(gtp, **changes | {"eta": 5.0})
+    run = update(gtp, **changes | {"eta": 12.0})
     obs, actions, next_obs = run.batch.observations, run.batch.actions, run.batch.next_observations
     with torch.no_grad():
         times = gtp.sampling_times(3, run.args)
@@ -344,7 +344,7 @@ def test_the_older_flags_bring_back_the_older_update(changes, update, monkeypatc
     assert_step(run, "value", gap.square().mean())
     assert torch.equal(run.metrics["value"], gap.square().mean().detach())
     advantage = gap.detach()
-    free = (5 * advantage.clamp(min=0) / (advantage.std() + 1e-6)).exp()
+    free = (12 * advantage.clamp(min=0) / (advantage.std() + 1e-6)).exp()
     ((_, weights),) = calls
     unclipped = free < run.args.max_weight
     assert torch.equal(weights[unclipped], free[unclipped]) and free.max() > 100
