@@ -17,7 +17,8 @@ STD = math.sqrt(5 / 3)
 
 def weights_of(eta, max_weight, *how, advantage=ADVANTAGE):
     """advantage_weights in float64."""
-    return gtp.advantage_weights(torch.tensor(advantage).double(), eta, max_weight, *how)
+    advantage = torch.tensor(advantage).double()
+    return gtp.advantage_weights(advantage, eta, max_weight, *how)
 
 
 def assert_weights(weights, expected):
@@ -39,15 +40,21 @@ def over_mean(weights):
 def test_weights_by_hand(eta, max_weight, truncate):
     """exp(eta A / std), at most max_weight, as it is or over its mean; a negative A counts as 0
     with truncation and else makes a weight below 1."""
-    kept = [max(0, a) for a in ADVANTAGE] if truncate else ADVANTAGE
-    expected = [min(math.exp(eta * a / STD), max_weight) for a in kept]
-    assert_weights(weights_of(eta, max_weight, "none", truncate), expected)
-    assert_weights(weights_of(eta, max_weight, "mean", truncate), over_mean(expected))
+    kept = ADVANTAGE
+    if truncate:
+        kept = [max(0, a) for a in kept]
+    free = [math.exp(eta * a / STD) for a in kept]
+    expected = [min(weight, max_weight) for weight in free]
+    plain = weights_of(eta, max_weight, "none", truncate)
+    assert_weights(plain, expected)
+    normalized = weights_of(eta, max_weight, "mean", truncate)
+    assert_weights(normalized, over_mean(expected))
     assert (expected[0] < 1) == (not truncate)
 
 
 def test_weights_are_not_normalized_and_truncated_where_nothing_is_said():
-    assert torch.equal(weights_of(2.0, 5.0), weights_of(2.0, 5.0, "none", True))
+    said = weights_of(2.0, 5.0, "none", True)
+    assert torch.equal(weights_of(2.0, 5.0), said)
 
 
 @pytest.mark.parametrize("shift", [-30.0, 30.0])
@@ -55,14 +62,16 @@ def test_only_differences_count_for_normalized_weights(shift):
     """Without truncation and without a bound a V too low or too high changes nothing."""
     shifted = [a + shift for a in ADVANTAGE]
     moved = weights_of(2.0, math.inf, "mean", False, advantage=shifted)
-    torch.testing.assert_close(moved, weights_of(2.0, math.inf, "mean", False))
+    kept = weights_of(2.0, math.inf, "mean", False)
+    torch.testing.assert_close(moved, kept)
 
 
 def test_the_bound_comes_before_the_mean():
     """e^(5 * 1 / std) = 48 and e^(5 * 2 / std) = 2,311 are both 20: two alike, (0, 0, 2, 2) but for
     the others' e^-3.9 = .02 and 1."""
     low = math.exp(-5 / STD)
-    assert_weights(weights_of(5.0, 20.0, "mean", False), over_mean([low, 1, 20, 20]))
+    weights = weights_of(5.0, 20.0, "mean", False)
+    assert_weights(weights, over_mean([low, 1, 20, 20]))
 
 
 def test_a_bound_below_one_leaves_nothing_to_choose():
@@ -78,7 +87,8 @@ def test_normalized_weights_do_not_overflow(dtype, truncate):
     advantage = torch.tensor(ADVANTAGE, dtype=dtype)
     weights = gtp.advantage_weights(advantage, 1e4, math.inf, "mean", truncate)
     assert weights.tolist() == [0, 0, 0, 4]
-    weights = gtp.advantage_weights(-advantage.square(), 1e4, math.inf, "mean", truncate)
+    losses = -advantage.square()
+    weights = gtp.advantage_weights(losses, 1e4, math.inf, "mean", truncate)
     assert weights.isfinite().all() and weights.mean().item() == pytest.approx(1)
 
 
@@ -86,8 +96,11 @@ def test_normalized_weights_do_not_overflow(dtype, truncate):
 def test_weights_as_they_are_stop_at_e_to_the_30(eta):
     """No bound given: finite in float32, and below the stop as they are."""
     weights = weights_of(eta, math.inf, "none", False)
-    expected = [math.exp(min(eta * a / STD, 30)) for a in ADVANTAGE]
-    torch.testing.assert_close(weights, torch.tensor(expected).double(), rtol=1e-4, atol=0)
+    exponents = [eta * a / STD for a in ADVANTAGE]
+    expected = [math.exp(min(exponent, 30)) for exponent in exponents]
+    # eps in std + eps counts where the exponent is large
+    expected = torch.tensor(expected).double()
+    torch.testing.assert_close(weights, expected, rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("truncate", [False, True])
@@ -103,9 +116,10 @@ def test_equal_advantages_have_equal_weights(value, normalization, truncate):
 def test_the_weights_mean_is_one_whatever_the_scale_of_rewards():
     generator = torch.Generator().manual_seed(0)
     advantage = torch.randn(256, generator=generator)
-    each = [gtp.advantage_weights(c * advantage, 5.0, 20.0, "mean", False) for c in (1, 100)]
-    assert each[0].mean().item() == pytest.approx(1, rel=1e-5)
-    torch.testing.assert_close(each[0], each[1], rtol=1e-3, atol=1e-6)
+    weights = gtp.advantage_weights(advantage, 5.0, 20.0, "mean", False)
+    assert weights.mean().item() == pytest.approx(1, rel=1e-5)
+    scaled = gtp.advantage_weights(100 * advantage, 5.0, 20.0, "mean", False)
+    torch.testing.assert_close(scaled, weights, rtol=1e-3, atol=1e-6)
 
 
 # ---- V's loss --------------------------------------------------------------------------------
@@ -130,7 +144,9 @@ def test_expectile_loss_by_hand(expectile, expected):
 @pytest.mark.parametrize(("expectile", "value"), [(0.5, 0.3), (0.9, 0.27 / 0.34), (0.7, 0.5)])
 def test_the_best_v_is_the_expectile_of_q(expectile, value):
     """Q = 1 with probability .3, else 0: V = .3 e / (.3 e + .7 (1 - e))."""
-    assert value == pytest.approx(0.3 * expectile / (0.3 * expectile + 0.7 * (1 - expectile)))
+    above = 0.3 * expectile
+    below = 0.7 * (1 - expectile)
+    assert value == pytest.approx(above / (above + below))
     q = (torch.arange(10) < 3).double()
     v = torch.tensor(value, dtype=torch.float64, requires_grad=True)
     gtp.expectile_loss(q - v, expectile).backward()
@@ -152,8 +168,10 @@ def by_hand(layers, x, norm):
         x = x @ w + b
         if norm == "layer":
             centred = x - x.mean(-1, keepdim=True)
-            x = centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
-        x = x * (1 + x.exp()).log().tanh()
+            variance = centred.square().mean(-1, keepdim=True)
+            x = centred / (variance + 1e-5).sqrt()
+        softplus = (1 + x.exp()).log()
+        x = x * softplus.tanh()
     return x @ weight + bias
 
 
