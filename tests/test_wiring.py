@@ -191,6 +191,7 @@ def test_the_critic_steps_towards_the_expectile_target(max_q_backup, choosing, u
     changes = {"eta": 0.0, "num_candidates": 4} if choosing else {"eta": 1.0}
     run = update(gtp, max_q_backup=max_q_backup, gamma=0.9, **changes)
     assert run.args.td_target == "expectile" and 0 < run.batch.terminals.sum() < 6
+    assert len(run.inputs["normal"]) == 2  # the loss's and one for V: no next action is drawn
     value = run.before["value"](run.batch.next_observations).flatten().detach()
     target = run.batch.rewards + 0.9 * (1 - run.batch.terminals) * value
     q = run.before["critic"](run.batch.observations, run.batch.actions)
