@@ -159,10 +159,12 @@ def assert_average(run, average, source, rate):
 @pytest.mark.parametrize("max_q_backup", [False, True])
 @pytest.mark.parametrize("choosing", [False, True])
 def test_the_critic_steps_towards_the_td_target(script, max_q_backup, choosing, update):
-    """Its target: critic_target at next_observations, at one action of actor_ema or the best of ten
-    for each critic, the smaller of the two. With eta = 0 and a choosing critic alike."""
-    eta = {"eta": 0.0, "num_candidates": 4} if choosing else {"eta": 1.0}
-    run = update(script, max_q_backup=max_q_backup, gamma=0.9, **eta)
+    """Eq. 16: critic_target at next_observations, at one action of actor_ema or the best of ten for
+    each critic, the smaller of the two. With eta = 0 and a choosing critic alike."""
+    changes = {"eta": 0.0, "num_candidates": 4} if choosing else {"eta": 1.0}
+    if script is gtp:
+        changes["td_target"] = "policy"
+    run = update(script, max_q_backup=max_q_backup, gamma=0.9, **changes)
     obs, actions, next_obs = run.batch.observations, run.batch.actions, run.batch.next_observations
     count = 10 if max_q_backup else 1
     noise = noise_of(run, 1, 1 + count)
@@ -178,6 +180,27 @@ def test_the_critic_steps_towards_the_td_target(script, max_q_backup, choosing, 
     assert run.metrics["critic"].item() == pytest.approx(loss.item())
     assert run.metrics["critic_grad_norm"].item() == pytest.approx(norm)
     assert run.metrics["q_mean"].item() == pytest.approx(q.mean().item())
+    assert run.metrics["target_q"].item() == pytest.approx(target.mean().item())
+
+
+@pytest.mark.parametrize("max_q_backup", [False, True])
+@pytest.mark.parametrize("choosing", [False, True])
+def test_the_critic_steps_towards_the_expectile_target(max_q_backup, choosing, update):
+    """The default: r + gamma (1 - terminal) V(s'), of V before its step, whatever the actions and
+    whatever --max-q-backup; with eta = 0 and a choosing critic alike."""
+    changes = {"eta": 0.0, "num_candidates": 4} if choosing else {"eta": 1.0}
+    run = update(gtp, max_q_backup=max_q_backup, gamma=0.9, **changes)
+    assert run.args.td_target == "expectile" and 0 < run.batch.terminals.sum() < 6
+    assert len(run.inputs["normal"]) == 2  # the loss's and one for V: no next action is drawn
+    value = run.before["value"](run.batch.next_observations).flatten().detach()
+    target = run.batch.rewards + 0.9 * (1 - run.batch.terminals) * value
+    q = run.before["critic"](run.batch.observations, run.batch.actions)
+    loss = (q[0] - target).square().mean() + (q[1] - target).square().mean()
+    norm = assert_step(run, "critic", loss)
+    assert run.metrics["critic"].item() == pytest.approx(loss.item())
+    assert run.metrics["critic_grad_norm"].item() == pytest.approx(norm)
+    assert run.metrics["q_mean"].item() == pytest.approx(q.mean().item())
+    assert run.metrics["q_max"].item() == pytest.approx(q.max().item())
     assert run.metrics["target_q"].item() == pytest.approx(target.mean().item())
 
 
@@ -216,20 +239,60 @@ def test_the_advantage_is_the_smaller_q_less_the_learned_value(weight_critic, up
     run = update(gtp, weight_critic=weight_critic, eta=3.0, max_weight=7.0)
     q = chosen_q(run, weight_critic, run.batch.actions)
     value = run.before["value"](run.batch.observations).flatten()
-    (((advantage, eta, max_weight, *_), weights),) = calls
+    (((advantage, *given), weights),) = calls
     torch.testing.assert_close(advantage, q - value.detach())
-    assert (eta, max_weight) == (3.0, 7.0) and not weights.requires_grad
+    assert given == [3.0, 7.0, "mean", False] and not weights.requires_grad
     assert run.metrics["advantage_weight_max"] == weights.max()
 
 
+@pytest.mark.parametrize("normalization", ["mean", "none"])
+@pytest.mark.parametrize("truncate", [False, True])
+def test_the_flags_say_how_an_update_weighs(normalization, truncate, update, monkeypatch):
+    """They reach advantage_weights; (sum w)^2 / (B sum w^2) of its weights is reported."""
+    calls = record(monkeypatch, gtp, "advantage_weights")
+    run = update(gtp, weight_normalization=normalization, truncate_advantage=truncate)
+    (((_, *given), weights),) = calls
+    assert given == [5.0, 20.0, normalization, truncate]
+    size = weights.sum().item() ** 2 / (6 * weights.square().sum().item())
+    assert run.metrics["effective_sample_size"].item() == pytest.approx(size)
+    assert 1 / 6 <= size < 0.99
+
+
 @pytest.mark.parametrize("weight_critic", ["online", "target"])
-def test_the_learned_value_steps_towards_the_smaller_q(weight_critic, update):
-    """Squared error at the data's observations and actions."""
-    run = update(gtp, weight_critic=weight_critic)
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"expectile": 0.7}, {"expectile": 0.5}, {"eta": 0.0, "num_candidates": 4}],
+)
+def test_the_learned_value_steps_towards_the_smaller_q(weight_critic, changes, update):
+    """Errors of V below and above Q, at the data's observations and actions, count .9 to .1 by
+    default and alike for an expectile of .5, the squared error; also for eta 0."""
+    run = update(gtp, weight_critic=weight_critic, **changes)
+    expectile = changes.get("expectile", 0.9)
     q = chosen_q(run, weight_critic, run.batch.actions)
-    loss = (run.before["value"](run.batch.observations).flatten() - q).square().mean()
+    gap = q - run.before["value"](run.batch.observations).flatten()
+    below, above = gap.clamp(min=0), gap.clamp(max=0)
+    assert (gap > 0).any() and (gap < 0).any()
+    loss = 2 * (expectile * below.square() + (1 - expectile) * above.square()).mean()
+    if expectile == 0.5:
+        torch.testing.assert_close(loss, gap.square().mean())
     assert_step(run, "value", loss)
     assert run.metrics["value"].item() == pytest.approx(loss.item())
+
+
+def test_an_update_goes_from_the_critic_to_the_value_to_the_actor(update, monkeypatch):
+    """Algorithm 1, lines 4 to 8, and the averages after all of them (line 9)."""
+    steps = record(monkeypatch, gtp, "gradient_step")
+    averages = record(monkeypatch, gtp, "polyak")
+    run = update(gtp)
+    assert [network for (_, network, *_), _ in steps] == [
+        run.nets["critic"],
+        run.nets["value"],
+        run.nets["actor"],
+    ]
+    assert [target for (target, *_), _ in averages] == [
+        run.nets["actor_ema"],
+        run.nets["critic_target"],
+    ]
 
 
 @pytest.mark.parametrize("weight_critic", ["online", "target"])
@@ -243,6 +306,7 @@ def test_the_value_of_the_policy_is_the_mean_q_of_its_actions(
     run = update(
         gtp,
         value="policy",
+        td_target="policy",
         num_value_samples=3,
         weight_critic=weight_critic,
         max_q_backup=max_q_backup,
@@ -257,6 +321,40 @@ def test_the_value_of_the_policy_is_the_mean_q_of_its_actions(
     assert "value" not in run.nets and not weights.requires_grad
 
 
+# ---- the update as it was, and as the paper has it -------------------------------------------
+
+AS_IT_WAS = gtp.OLDER | {"max_weight": 100.0, "weight_critic": "online"}
+
+
+@pytest.mark.parametrize("changes", [gtp.LITERAL, AS_IT_WAS], ids=["literal", "older"])
+def test_the_older_flags_bring_back_the_older_update(changes, update, monkeypatch):
+    """One action of actor_ema for the target, V the mean of the online Q by squared error, and
+    exp(eta max(0, A) / std), at most 100 or not at all: all computed here from networks before."""
+    calls = record(monkeypatch, gtp, "advantage_weights")
+    run = update(gtp, **changes | {"eta": 12.0})
+    obs, actions, next_obs = run.batch.observations, run.batch.actions, run.batch.next_observations
+    with torch.no_grad():
+        times = gtp.sampling_times(3, run.args)
+        noise = run.inputs["normal"][1:2]
+        next_actions = gtp.sample_actions(run.before["actor_ema"], next_obs, noise, times)
+        next_q = run.before["critic_target"](next_obs, next_actions).amin(0)[0]
+        target = run.batch.rewards + 0.99 * (1 - run.batch.terminals) * next_q
+    critic_loss = (run.before["critic"](obs, actions) - target).square().mean(1).sum()
+    assert_step(run, "critic", critic_loss)
+    gap = run.nets["critic"](obs, actions).amin(0).detach() - run.before["value"](obs)[:, 0]
+    assert_step(run, "value", gap.square().mean())
+    assert torch.equal(run.metrics["value"], gap.square().mean().detach())
+    advantage = gap.detach()
+    free = (12 * advantage.clamp(min=0) / (advantage.std() + 1e-6)).exp()
+    ((_, weights),) = calls
+    unclipped = free < run.args.max_weight
+    assert torch.equal(weights[unclipped], free[unclipped]) and free.max() > 100
+    torch.testing.assert_close(weights, free.clamp(max=run.args.max_weight), rtol=1e-12, atol=0)
+    assert sorted(run.nets) == ["actor", "actor_ema", "critic", "critic_target", "value"]
+    for net in run.nets.values():
+        assert not any(isinstance(part, torch.nn.LayerNorm) for part in net.modules())
+
+
 # ---- the actor's part of an update -----------------------------------------------------------
 
 
@@ -266,7 +364,7 @@ def test_gtps_actor_steps_down_its_weighted_loss(case, update, monkeypatch):
     before its step is the teacher."""
     changes = {
         "learned": {"eta": 3.0},
-        "policy": {"eta": 3.0, "value": "policy"},
+        "policy": {"eta": 3.0, "value": "policy", "td_target": "policy"},
         "choosing": {"eta": 0.0, "num_candidates": 4},
         "cloning": {"eta": 0.0},
         "gtp_bc": {},
