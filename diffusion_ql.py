@@ -32,6 +32,7 @@ import os
 import pickle
 import platform
 import re
+import shlex
 import sys
 import time
 import timeit
@@ -284,9 +285,13 @@ class ObsNetwork(nn.Module):
 def standardize(nets, data):
     """Give all networks the mean and standard deviation of the data's observations."""
     std, mean = torch.std_mean(data["observations"].double(), 0, correction=0)
+    constant = std < 1e-6
+    if constant.any():
+        columns = constant.nonzero().flatten().tolist()
+        print(f"observations {columns} do not vary; they are not scaled", file=sys.stderr)
     for net in nets.values():
         net.obs_mean.copy_(mean)
-        net.obs_std.copy_(std.where(std >= 1e-6, 1.0))  # what does not vary is only shifted
+        net.obs_std.copy_(std.where(~constant, 1.0))
 
 
 # --- end shared ---
@@ -696,8 +701,8 @@ def make_act(nets, args, seed):
     return act
 
 
-def state_value(nets, args):
-    """value(obs (n, obs_dim)) -> (n,) for pictures, the smaller Q at an action; None without Q."""
+def policy_value(nets, args):
+    """value(obs (n, obs_dim)) -> (n,) for pictures: the smaller Q at an action; None without Q."""
     if "critic" not in nets:
         return None
     act = make_act(nets, replace(args, num_candidates=1), args.seed)
@@ -712,6 +717,11 @@ def state_value(nets, args):
 
 
 # --- end shared ---
+def state_value(nets, args):
+    """value(obs (n, obs_dim)) -> (n,) for pictures; None without a critic."""
+    return policy_value(nets, args)
+
+
 def select(results, args):
     """The evaluations that results.json names, also the one that the reference code selects
     offline, by L_d."""
@@ -870,12 +880,17 @@ def start(args):
 
 
 def new_run_dir(args):
-    """runs/TASK__SCRIPT__SEED__TIME, of this run alone."""
+    """Make runs/TASK__SCRIPT__SEED__TIME, of this run alone: others may start in this second."""
     name = f"{args.env_id or Path(args.dataset_path).stem}__{Path(__file__).stem}__{args.seed}"
     path = Path("runs", re.sub("[^-_.0-9a-zA-Z]", "-", f"{name}__{int(time.time())}"))
-    while path.exists():
-        path = path.with_name(path.name + "-2")
-    return str(path)
+    while True:
+        try:
+            path.mkdir(parents=True)
+            return str(path)
+        except FileExistsError:
+            path = path.with_name(path.name + "-2")
+        except OSError as error:
+            raise InputError(f"{path} cannot be made; name a --run-dir ({error})") from error
 
 
 def new_results(args, dataset):
@@ -998,12 +1013,15 @@ def finish(nets, obs_dim, signals, results, args):
         where = f"by update {results['update']}; see {args.run_dir}/results.json"
         print(f"{sorted(results['diverged'])} diverged {where}")
     if results["status"] == "interrupted":
-        command = f"python {sys.argv[0]} --resume {args.run_dir}"
+        command = shlex.join(["python", sys.argv[0], "--resume", args.run_dir])
         print(f"interrupted; go on with: {results['command'] if VARIANT else command}")
     if TASKS_FOLDER.is_dir() and results["status"] != "diverged":
         value = state_value(nets, args)
         evaluations = results["evaluations"]
-        tasks().plot_run(args.run_dir, args.env_id, evaluations, act, args.seed, value)
+        try:
+            tasks().plot_run(args.run_dir, args.env_id, evaluations, act, args.seed, value)
+        except Exception as error:  # whatever it is, the run itself is done and saved
+            print(f"no pictures: {error}", file=sys.stderr)
 
 
 def read_data(args, state):

@@ -93,7 +93,8 @@ def algorithm(path):
     files = [path / "checkpoint.pt", path / "checkpoint.previous.pt"] if path.is_dir() else [path]
     for checkpoint in files:
         with contextlib.suppress(Exception):  # of many kinds, for what is no checkpoint
-            state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+            whole = gtp_offline.whole_archive(checkpoint)
+            state = torch.load(whole, map_location="cpu", weights_only=True)
             return str(state["results"]["algorithm"])
     return "gtp_offline"  # its load_checkpoint says what is wrong with the files
 

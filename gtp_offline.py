@@ -30,6 +30,7 @@ import os
 import pickle
 import platform
 import re
+import shlex
 import sys
 import time
 import timeit
@@ -89,7 +90,7 @@ class Args:
     # --- end shared ---
     critic_learning_rate: float = 3e-4  # Adam's, of the critic and of V
     gamma: float = 0.99  # discount
-    max_q_backup: bool = False  # the best of 10 next actions in the TD target
+    max_q_backup: bool = False  # with --td-target policy: the best of 10 next actions
     eta: float = 5.0  # temperature of the weights (Eq. 14); 0: cloning
     truncate_advantage: bool = False  # (D17) w = 1 where A < 0; truncated
     max_weight: float = 20.0  # (D10) bound of the weights, before their normalisation; inf
@@ -198,6 +199,8 @@ def check_args(args):
         raise ArgumentError(f"--max-weight is {args.max_weight}; give a number above 0, or inf")
     if not 0 < args.expectile < 1:
         raise ArgumentError(f"--expectile is {args.expectile}; give a number between 0 and 1")
+    if args.td_target == "expectile" and args.max_q_backup:
+        print("--max-q-backup has no effect with --td-target expectile", file=sys.stderr)
     if args.td_target == "expectile" and args.value == "policy":
         raise ArgumentError("--value policy has no V for the TD target; add --td-target policy")
     if not 1e-4 <= args.sigma_min < args.sigma_max:
@@ -343,9 +346,13 @@ class ObsNetwork(nn.Module):
 def standardize(nets, data):
     """Give all networks the mean and standard deviation of the data's observations."""
     std, mean = torch.std_mean(data["observations"].double(), 0, correction=0)
+    constant = std < 1e-6
+    if constant.any():
+        columns = constant.nonzero().flatten().tolist()
+        print(f"observations {columns} do not vary; they are not scaled", file=sys.stderr)
     for net in nets.values():
         net.obs_mean.copy_(mean)
-        net.obs_std.copy_(std.where(std >= 1e-6, 1.0))  # what does not vary is only shifted
+        net.obs_std.copy_(std.where(~constant, 1.0))
 
 
 # --- end shared ---
@@ -717,7 +724,8 @@ def update_networks(nets, optimizers, data, inputs, args):
         how = (args.max_weight, args.weight_normalization, args.truncate_advantage)
         weights = advantage_weights(advantage, args.eta, *how)
         metrics["advantage_weight_max"] = weights.amax()
-        metrics["effective_sample_size"] = weights.mean().square() / weights.square().mean()
+        mean_square = weights.square().mean().clamp(min=1e-30)  # all may vanish without "mean"
+        metrics["effective_sample_size"] = weights.mean().square() / mean_square
     # lines 6 to 8: the actor (Eq. 19)
     t, u, s = sample_times(inputs["uniform"], inputs["grid"], inputs["t_cdf"], args)
     loss, terms = actor_loss(nets, obs, actions, noise[0], t, u, s, weights, args)
@@ -883,8 +891,8 @@ def make_act(nets, args, seed):
     return act
 
 
-def state_value(nets, args):
-    """value(obs (n, obs_dim)) -> (n,) for pictures, the smaller Q at an action; None without Q."""
+def policy_value(nets, args):
+    """value(obs (n, obs_dim)) -> (n,) for pictures: the smaller Q at an action; None without Q."""
     if "critic" not in nets:
         return None
     act = make_act(nets, replace(args, num_candidates=1), args.seed)
@@ -899,6 +907,19 @@ def state_value(nets, args):
 
 
 # --- end shared ---
+def state_value(nets, args):
+    """value(obs (n, obs_dim)) -> (n,) for pictures: V, where there is one."""
+    if "value" not in nets:
+        return policy_value(nets, args)
+
+    @torch.no_grad()
+    def value(obs):
+        obs = torch.as_tensor(obs, dtype=torch.float32, device=args.device)
+        return nets["value"](obs)[:, 0].cpu().numpy()
+
+    return value
+
+
 def select(results, args):
     """The evaluations that results.json names."""
     return select_best(results["evaluations"])
@@ -1052,12 +1073,17 @@ def start(args):
 
 
 def new_run_dir(args):
-    """runs/TASK__SCRIPT__SEED__TIME, of this run alone."""
+    """Make runs/TASK__SCRIPT__SEED__TIME, of this run alone: others may start in this second."""
     name = f"{args.env_id or Path(args.dataset_path).stem}__{Path(__file__).stem}__{args.seed}"
     path = Path("runs", re.sub("[^-_.0-9a-zA-Z]", "-", f"{name}__{int(time.time())}"))
-    while path.exists():
-        path = path.with_name(path.name + "-2")
-    return str(path)
+    while True:
+        try:
+            path.mkdir(parents=True)
+            return str(path)
+        except FileExistsError:
+            path = path.with_name(path.name + "-2")
+        except OSError as error:
+            raise InputError(f"{path} cannot be made; name a --run-dir ({error})") from error
 
 
 def new_results(args, dataset):
@@ -1180,12 +1206,15 @@ def finish(nets, obs_dim, signals, results, args):
         where = f"by update {results['update']}; see {args.run_dir}/results.json"
         print(f"{sorted(results['diverged'])} diverged {where}")
     if results["status"] == "interrupted":
-        command = f"python {sys.argv[0]} --resume {args.run_dir}"
+        command = shlex.join(["python", sys.argv[0], "--resume", args.run_dir])
         print(f"interrupted; go on with: {results['command'] if VARIANT else command}")
     if TASKS_FOLDER.is_dir() and results["status"] != "diverged":
         value = state_value(nets, args)
         evaluations = results["evaluations"]
-        tasks().plot_run(args.run_dir, args.env_id, evaluations, act, args.seed, value)
+        try:
+            tasks().plot_run(args.run_dir, args.env_id, evaluations, act, args.seed, value)
+        except Exception as error:  # whatever it is, the run itself is done and saved
+            print(f"no pictures: {error}", file=sys.stderr)
 
 
 def read_data(args, state):

@@ -32,6 +32,15 @@ sys.path.insert(0, str(ROOT))
 import gtp_offline  # noqa: E402
 
 # Arguments that say where and how something runs; a finished run serves any of them
+EQ_14 = {  # weights and critic as the paper's Eqs. 14 and 16 have them, whatever the defaults
+    "truncate_advantage": True,
+    "weight_normalization": "none",
+    "td_target": "policy",
+    "expectile": 0.5,
+    "weight_critic": "online",
+    "critic_norm": "none",
+    "normalize_observations": False,
+}
 ELSEWHERE = (
     "env_id",
     "dataset_path",

@@ -29,6 +29,7 @@ from pathlib import Path
 import numpy as np
 import toy
 from experiment import (
+    EQ_14,
     Options,
     Variant,
     arguments,
@@ -92,7 +93,7 @@ PANELS = (
 
 def variants(options: Arguments) -> dict[str, Variant]:
     """Every eta with every clip; without weights (eta = 0) there is nothing to clip."""
-    changes = {"weight_normalization": "none"}
+    changes = dict(EQ_14)
     if on_toy(options):
         usual = gtp_offline.default_args(env_id="hopper-medium-expert-v2")
         changes["grad_norm"] = usual.grad_norm

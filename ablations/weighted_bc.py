@@ -34,6 +34,7 @@ import experiment
 import numpy as np
 import torch
 from experiment import (
+    EQ_14,
     Variant,
     cell,
     gtp_offline,
@@ -61,8 +62,7 @@ CHANGES = {  # what makes small networks learn fast
     "grad_norm": 5.0,
     "num_steps": 1,  # in training, where next actions do not matter
     "max_weight": MAX_WEIGHT,
-    "weight_normalization": "none",
-}
+} | EQ_14
 
 
 @dataclass
