@@ -163,7 +163,7 @@ class ArgumentError(InputError):
 def tasks():
     """The package offline_tasks (environments, datasets, scores), which only --env-id needs."""
     if not TASKS_FOLDER.is_dir():
-        raise ArgumentError(f"--env-id needs {TASKS_FOLDER}; or use --dataset-path")
+        raise ArgumentError(f"--env-id and tasks need {TASKS_FOLDER}; or give --dataset-path")
     return import_module("offline_tasks")
 
 
@@ -930,6 +930,7 @@ def running(args, results):
     def receive(number, frame):
         signals.append(number)
         signal(number, SIG_DFL)
+        print("\nstopping after this update or evaluation; once more ends at once", file=sys.stderr)
 
     with contextlib.ExitStack() as stack:
         try:

@@ -1,7 +1,7 @@
 """Export the actor of a GTP run as NumPy weights and a ten-line `act`, for machines without torch.
 
     python export_policy.py runs/RUN policy     # writes policy/policy.npz and policy/policy.py
-    python -c "from policy.policy import act; print(act([0.1, -0.2]))"
+    python -c "from policy.policy import act; print(act([0.0] * 4))"
 
 Needs torch to read the run (a run directory or a checkpoint in it); what it writes needs NumPy
 alone. The times of the sampler are known, so their embeddings become one bias of the first layer

@@ -11,7 +11,7 @@
 The script to read first. Paper: "Offline Reinforcement Learning with Generative Trajectory
 Policies", cited by equation. The policy is the solution map of an ODE that turns noise into an
 action. Time runs from data to noise: x_t = a + t z with z ~ N(0, I), and
-0 < sigma_min <= s <= u <= t <= sigma_max.
+sigma_min <= s <= u < t <= sigma_max.
 
     FlowMap.phi           phi(x, t, s), endpoint from the average velocity over [s, t]     Eq. 3
     FlowMap.flow_map      Phi(x, t, s), the solution map                                   Eq. 4
@@ -94,21 +94,21 @@ class Args:
     # --- shared: arguments of GTP ---
     literal: bool = False  # the paper's letter in all that is marked (D); other flags still win
     num_steps: int = 5  # K, steps of the sampler (Eq. 15)
-    consistency_loss: Literal["pseudo-huber", "squared"] = "pseudo-huber"  # (D1) squared
+    consistency_loss: Literal["pseudo-huber", "squared"] = "pseudo-huber"  # (D1) paper: squared
     huber_c: float = 0.03  # where the pseudo-Huber loss turns from squared to absolute
-    # (D2) none: the paper has no weight; inverse-gap: 1 / (t - u)
+    # (D2) inverse-gap: 1 / (t - u); paper: none
     consistency_weighting: Literal["inverse-gap", "none"] = "inverse-gap"
-    flow_weighting: Literal["edm", "none"] = "edm"  # (D3) none
-    lambda_flow: float = 10.0  # (D4) weight of the flow loss (Eq. 19); 1
-    t_sampling: Literal["lognormal", "uniform"] = "lognormal"  # (D5) uniform
-    sigma_max: float = 5.0  # (D6) largest noise level; 80
-    preconditioning: Literal["edm", "none"] = "edm"  # (D7) none: raw times, no scaling
-    strict_s: bool = False  # (D8) s < u; without it also s = u, where the target is x_u
-    sampler_end: Literal["sigma-min", "zero"] = "sigma-min"  # (D9) t_K; zero
-    eval_actor: Literal["ema", "online"] = "ema"  # (D11) which actor acts; online
+    flow_weighting: Literal["edm", "none"] = "edm"  # (D3) paper: none
+    lambda_flow: float = 10.0  # (D4) weight of the flow loss (Eq. 19); 1 with --literal
+    t_sampling: Literal["lognormal", "uniform"] = "lognormal"  # (D5) uniform with --literal
+    sigma_max: float = 5.0  # (D6) largest noise level; 80 with --literal
+    preconditioning: Literal["edm", "none"] = "edm"  # (D7) none with --literal
+    strict_s: bool = False  # (D8) s < u, not s = u, where the target is x_u; paper: yes
+    sampler_end: Literal["sigma-min", "zero"] = "sigma-min"  # (D9) t_K; paper: zero
+    eval_actor: Literal["ema", "online"] = "ema"  # (D11) which actor acts; paper: online
     sigma_min: float = 0.002  # smallest noise level
     u_sampling: Literal["adjacent", "uniform"] = "adjacent"  # u next to t, or anywhere above s
-    normalize_observations: bool = True  # (D14) by mean and standard deviation of the data; no
+    normalize_observations: bool = True  # (D14) by the data's mean and std; paper: no
     # --- end shared ---
 
 
@@ -187,7 +187,7 @@ class ArgumentError(InputError):
 def tasks():
     """The package offline_tasks (environments, datasets, scores), which only --env-id needs."""
     if not TASKS_FOLDER.is_dir():
-        raise ArgumentError(f"--env-id needs {TASKS_FOLDER}; or use --dataset-path")
+        raise ArgumentError(f"--env-id and tasks need {TASKS_FOLDER}; or give --dataset-path")
     return import_module("offline_tasks")
 
 
@@ -915,6 +915,7 @@ def running(args, results):
     def receive(number, frame):
         signals.append(number)
         signal(number, SIG_DFL)
+        print("\nstopping after this update or evaluation; once more ends at once", file=sys.stderr)
 
     with contextlib.ExitStack() as stack:
         try:

@@ -10,7 +10,7 @@
 
 Paper: "Offline Reinforcement Learning with Generative Trajectory Policies", cited by equation. The
 policy is the solution map of an ODE that turns noise into an action. Time runs from data to noise:
-x_t = a + t z with z ~ N(0, I), and 0 < sigma_min <= s <= u <= t <= sigma_max.
+x_t = a + t z with z ~ N(0, I), and sigma_min <= s <= u < t <= sigma_max.
 
     FlowMap.phi           phi(x, t, s), endpoint from the average velocity over [s, t]     Eq. 3
     FlowMap.flow_map      Phi(x, t, s), the solution map                                   Eq. 4
@@ -18,7 +18,8 @@ x_t = a + t z with z ~ N(0, I), and 0 < sigma_min <= s <= u <= t <= sigma_max.
     t, u, s               t > u > tau (the paper's tau is `s`; `tau` is the Polyak rate)
     actor_ema, critic, critic_target      theta^-, varphi, varphi^-     num_steps      K (or T)
 
-(Dn) in Args differs from the paper's letter, which --literal restores: docs/differences.md.
+(Dn) in Args differs from the paper's letter, which --literal restores: docs/differences.md. The
+largest: by default the critic learns within the data, as in IQL (D15), instead of by Eq. 16.
 """
 
 import contextlib
@@ -92,34 +93,34 @@ class Args:
     gamma: float = 0.99  # discount
     max_q_backup: bool = False  # with --td-target policy: the best of 10 next actions
     eta: float = 5.0  # temperature of the weights (Eq. 14); 0: cloning
-    truncate_advantage: bool = False  # (D17) w = 1 where A < 0; truncated
-    max_weight: float = 20.0  # (D10) bound of the weights, before their normalisation; inf
-    weight_normalization: Literal["mean", "none"] = "mean"  # (D13) by the batch mean; none
-    td_target: Literal["expectile", "policy"] = "expectile"  # (D15) V(s'), or Eq. 16: policy
-    expectile: float = 0.9  # (D15) of Q, that V is regressed on; 0.5, the mean
+    truncate_advantage: bool = False  # (D17) w = 1 where A < 0; paper: yes
+    max_weight: float = 20.0  # (D10) bound of the weights, before (D13); paper: inf
+    weight_normalization: Literal["mean", "none"] = "mean"  # (D13) by the batch mean; paper: none
+    td_target: Literal["expectile", "policy"] = "expectile"  # (D15) V(s'); paper: policy, Eq. 16
+    expectile: float = 0.9  # (D15) of Q, V's regression; 0.5: the mean
     value: Literal["learned", "policy"] = "learned"  # V(s): regressed on Q, or from the policy
     num_value_samples: int = 1  # actions per state for --value policy
-    weight_critic: Literal["target", "online"] = "target"  # (D15) whose Q V and A use; online
-    critic_norm: Literal["layer", "none"] = "layer"  # (D16) LayerNorm in critic and V; none
+    weight_critic: Literal["target", "online"] = "target"  # (D15) for V and A; paper: online
+    critic_norm: Literal["layer", "none"] = "layer"  # (D16) LayerNorm; paper: none
     num_candidates: int = 1  # actions to choose from by Q when acting; 1: no choice
     # --- shared: arguments of GTP ---
     literal: bool = False  # the paper's letter in all that is marked (D); other flags still win
     num_steps: int = 5  # K, steps of the sampler (Eq. 15)
-    consistency_loss: Literal["pseudo-huber", "squared"] = "pseudo-huber"  # (D1) squared
+    consistency_loss: Literal["pseudo-huber", "squared"] = "pseudo-huber"  # (D1) paper: squared
     huber_c: float = 0.03  # where the pseudo-Huber loss turns from squared to absolute
-    # (D2) none: the paper has no weight; inverse-gap: 1 / (t - u)
+    # (D2) inverse-gap: 1 / (t - u); paper: none
     consistency_weighting: Literal["inverse-gap", "none"] = "inverse-gap"
-    flow_weighting: Literal["edm", "none"] = "edm"  # (D3) none
-    lambda_flow: float = 10.0  # (D4) weight of the flow loss (Eq. 19); 1
-    t_sampling: Literal["lognormal", "uniform"] = "lognormal"  # (D5) uniform
-    sigma_max: float = 5.0  # (D6) largest noise level; 80
-    preconditioning: Literal["edm", "none"] = "edm"  # (D7) none: raw times, no scaling
-    strict_s: bool = False  # (D8) s < u; without it also s = u, where the target is x_u
-    sampler_end: Literal["sigma-min", "zero"] = "sigma-min"  # (D9) t_K; zero
-    eval_actor: Literal["ema", "online"] = "ema"  # (D11) which actor acts; online
+    flow_weighting: Literal["edm", "none"] = "edm"  # (D3) paper: none
+    lambda_flow: float = 10.0  # (D4) weight of the flow loss (Eq. 19); 1 with --literal
+    t_sampling: Literal["lognormal", "uniform"] = "lognormal"  # (D5) uniform with --literal
+    sigma_max: float = 5.0  # (D6) largest noise level; 80 with --literal
+    preconditioning: Literal["edm", "none"] = "edm"  # (D7) none with --literal
+    strict_s: bool = False  # (D8) s < u, not s = u, where the target is x_u; paper: yes
+    sampler_end: Literal["sigma-min", "zero"] = "sigma-min"  # (D9) t_K; paper: zero
+    eval_actor: Literal["ema", "online"] = "ema"  # (D11) which actor acts; paper: online
     sigma_min: float = 0.002  # smallest noise level
     u_sampling: Literal["adjacent", "uniform"] = "adjacent"  # u next to t, or anywhere above s
-    normalize_observations: bool = True  # (D14) by mean and standard deviation of the data; no
+    normalize_observations: bool = True  # (D14) by the data's mean and std; paper: no
     # --- end shared ---
 
 
@@ -222,7 +223,7 @@ class ArgumentError(InputError):
 def tasks():
     """The package offline_tasks (environments, datasets, scores), which only --env-id needs."""
     if not TASKS_FOLDER.is_dir():
-        raise ArgumentError(f"--env-id needs {TASKS_FOLDER}; or use --dataset-path")
+        raise ArgumentError(f"--env-id and tasks need {TASKS_FOLDER}; or give --dataset-path")
     return import_module("offline_tasks")
 
 
@@ -517,7 +518,8 @@ def expectile_loss(gap, expectile):
 def advantage_weights(advantage, eta, max_weight, normalization="none", truncate=True):
     """w = exp(eta max(0, A) / (std(A) + eps)) (Eq. 14), at most max_weight, (B,) -> (B,).
 
-    none: also at most e^30; mean: over the batch mean, no overflow. Not truncated: A for max(0, A).
+    normalization: "none", then also at most e^30, or "mean", over the mean of the batch, where the
+    largest exponent is subtracted first. truncate: max(0, A) as printed, else A itself.
     """
     std = advantage.std()
     std = std.where(std > 1e-6 * advantage.abs().amax(), math.inf)  # a constant A: w = 1
@@ -693,7 +695,7 @@ def update_critic(nets, optimizer, data, rows, noise, times, args):
 
 
 def update_value(nets, optimizers, obs, actions, noise, times, args):
-    """A = Q - V (B,), by the critic after its step, and metrics; a learned V makes its own."""
+    """Q - V of the data's actions (B,) and metrics; a learned V makes its step afterwards."""
     critic = nets["critic" if args.weight_critic == "online" else "critic_target"]
     q = critic(obs, actions).amin(0).detach()
     if args.value == "policy":
@@ -1123,6 +1125,7 @@ def running(args, results):
     def receive(number, frame):
         signals.append(number)
         signal(number, SIG_DFL)
+        print("\nstopping after this update or evaluation; once more ends at once", file=sys.stderr)
 
     with contextlib.ExitStack() as stack:
         try:
