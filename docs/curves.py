@@ -52,7 +52,7 @@ def draw(runs, path, title):
     axis = figure.add_subplot()
     for label, seeds in runs.items():
         updates, _ = curve(seeds[0])
-        scores = np.array([curve(results)[1] for results in seeds])
+        scores = np.array([np.interp(updates, *curve(results)) for results in seeds])
         axis.plot(updates, scores.mean(0), label=label)
         axis.fill_between(updates, scores.min(0), scores.max(0), alpha=0.15)
     axis.set(xlabel="updates", ylabel="score (mean, range of the seeds)", title=title)
