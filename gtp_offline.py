@@ -1034,16 +1034,17 @@ FREE = {"device", "num_threads", "dataset_path", "num_updates", "compile", "cuda
 FREE |= {"checkpoint_freq", "log_freq", "tensorboard"}  # what a resume may change
 
 
-def resume_args(run):
-    """The saved arguments of a run, from its directory or a checkpoint in it, to go on with."""
+def resume_args(run, state=None):
+    """The saved arguments of a run (a directory or checkpoint); state: what it holds, if loaded."""
     path = Path(run)
     run_dir = path.parent if path.suffix == ".pt" else path
-    return replace(saved_args(load_checkpoint(path)), resume=str(run), run_dir=str(run_dir))
+    saved = saved_args(state or load_checkpoint(path))
+    return replace(saved, resume=str(run), run_dir=str(run_dir))
 
 
 def check_resume(args, state):
     """ArgumentError where args change what a resume cannot -> the arguments to go on with."""
-    saved = resume_args(args.resume)
+    saved = resume_args(args.resume, state)
     changed = {key for key, value in vars(saved).items() if getattr(args, key) != value}
     refused = changed - FREE
     if refused:
