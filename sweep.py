@@ -489,10 +489,12 @@ def end(progress, signals) -> int:
     print(progress.summary(states))
     for line in progress.complaints(states):
         print(line)
+    if set(states.values()) == {"finished"}:
+        return 0
     if signals:
         print(f"stopped; go on with: {shlex.join(['python', *sys.argv])}")
         return 128 + signals[0]
-    return 0 if set(states.values()) == {"finished"} else 1
+    return 1
 
 
 COMMANDS = {
