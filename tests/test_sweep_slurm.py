@@ -105,7 +105,9 @@ def test_what_slurm_refuses_is_said_in_its_words(slurm, tmp_path):
     _, call = slurm
     np.savez(tmp_path / "tiny.npz", **make_dataset())
     (tmp_path / "some.toml").write_text(SWEEP)
-    answer = call(*sweep_command("slurm", tmp_path, "--partition", "none", "--time", "1"))
+    answer = call(
+        *sweep_command("slurm", tmp_path, "--partition", "none", "--time", "1", "--gpus", "0")
+    )
     assert answer.returncode == 1
     (line,) = answer.stderr.splitlines()
     assert line.startswith("error: Slurm refuses")
