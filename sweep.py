@@ -34,7 +34,6 @@ or failed, 2 refused before anything started, 130 or 143 on a signal, with every
 
 import contextlib
 import io
-import math
 import os
 import queue
 import re
@@ -124,6 +123,8 @@ def script_args(run, words, where):
 def prepare(sweep, out, data) -> list[Job]:
     """The sweep's runs, each checked by its own script and against what lies in its folder.
     ArgumentError before anything has started."""
+    if data and not any(run.data for run in sweep.runs):
+        print(f"--data is not used: {sweep.path} has no [data]", file=sys.stderr)
     jobs = []
     checked = {}  # a seed changes nothing in the other arguments
     for run in sweep.runs:
@@ -172,9 +173,11 @@ def refuse_another(job):
 
 def plain(name, value):
     """An argument as it is compared: results.json spells infinity, and a data folder may move."""
+    if value is None:  # an older version's
+        return ""
     if name == "dataset_path":
-        return Path(value or "").name
-    return {"inf": math.inf, "-inf": -math.inf, None: ""}.get(value, value)
+        return Path(value).name
+    return float(value) if value in ("inf", "-inf") else value
 
 
 def start_words(job):
@@ -292,6 +295,7 @@ def receiving():
     def receive(number, frame):
         signals.append(number)
         signal(number, SIG_DFL)
+        print("\nevery run is being saved; once more ends at once", file=sys.stderr)
 
     previous = {number: signal(number, receive) for number in (SIGINT, SIGTERM)}
     try:
@@ -392,7 +396,10 @@ def run(options) -> int:
         print_commands(jobs)
         return 0
     slots = gpu_slots(options, len(jobs))
-    if not options.gpus and import_module("torch").cuda.is_available():
+    has_gpu = import_module("torch").cuda.is_available()
+    if options.gpus and not has_gpu:
+        raise ArgumentError(f"--gpus {options.gpus}: there is none on this machine; leave it out")
+    if has_gpu and not options.gpus:
         print("without --gpus every run is on the CPU", file=sys.stderr)
     keep_copy(sweep, options.out)
     progress = Progress(sweep, options.out)
@@ -462,7 +469,7 @@ def gpu_slots(options, most):
     if options.gpus:
         slots = options.gpus.split(",") * options.per_gpu
     else:
-        slots = [""] * (options.workers or len(os.sched_getaffinity(0)))
+        slots = [""] * (options.workers or os.cpu_count())
     return slots[: min(options.workers or len(slots), most)]
 
 

@@ -32,10 +32,15 @@ def read_results(run_dir):
     return read_json(Path(run_dir) / "results.json")
 
 
+def number(value) -> float:
+    """A number as it is, and 0 for what should be one and is not."""
+    return value if isinstance(value, int | float) else 0
+
+
 def state_of(results) -> str:
     """waiting (no results), lost (running, but silent for minutes), or what results.json says."""
     status = str((results or {}).get("status", "waiting"))
-    if status == "running" and time.time() - results.get("updated", 0) > LOST_AFTER:
+    if status == "running" and time.time() - number(results.get("updated")) > LOST_AFTER:
         return "lost"
     return status
 
@@ -131,16 +136,17 @@ class Progress:
     def row(self, folder, state):
         """The texts of COLUMNS for a run."""
         results = self.results(folder)
-        update = results.get("update", 0)
-        total = results.get("num_updates")
-        rate = results.get("updates_per_second") or 0
+        update = number(results.get("update"))
+        total = number(results.get("num_updates"))
+        rate = number(results.get("updates_per_second"))
         left = ""
         if state == "running" and rate and total:
             left = str(timedelta(seconds=round((total - update) / rate)))
         scores = []
         for key in ("last", "best"):
-            score = (results.get(key) or {}).get(results.get("best_by"))
-            scores.append("" if score is None else f"{score:.4g}")
+            evaluation = results.get(key)
+            known = isinstance(evaluation, dict) and str(results.get("best_by")) in evaluation
+            scores.append(f"{number(evaluation[results['best_by']]):.4g}" if known else "")
         updates = f"{update}/{total}" if total else ""
         return [str(folder), state, updates, f"{rate:.1f}" if rate else "", left, *scores]
 

@@ -1,5 +1,6 @@
 """sweep.py: its file, its folders, what it starts, skips, refuses and says; a fake sbatch."""
 
+import contextlib
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import filelock
 import pytest
+import torch
 from conftest import ROOT, run_script
 
 import sweep
@@ -263,13 +265,35 @@ def test_a_moved_data_folder_is_no_difference(write, tmp_path):
     prepare(path, tmp_path / "new")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"status": "finished"}', "\udce4"])
+JUNK = {"status": "running", "updated": "now", "update": [], "num_updates": "9", "last": 3}
+JUNK |= {"updates_per_second": "inf", "best": {"a": "b"}, "best_by": "a"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        '{"status": "finished"}',
+        '{"status": ["finished"], "args": {"tau": [1]}, "algorithm": 1}',
+        json.dumps(JUNK),
+        "\udce4",
+    ],
+)
 def test_results_that_are_no_results_are_no_traceback(write, text):
     job = prepare(write())[0]
     job.run_dir.mkdir(parents=True)
     (job.run_dir / "results.json").write_bytes(text.encode(errors="surrogateescape"))
-    prepare(write())
-    progress.Progress(read_sweep(write()), job.run_dir.parents[3]).states()
+    with contextlib.suppress(ArgumentError):
+        prepare(write())
+    known = progress.Progress(read_sweep(write()), job.run_dir.parents[3])
+    states = known.states({job.run.folder})
+    assert known.row(job.run.folder, states[job.run.folder])[2:] in EMPTY
+
+
+EMPTY = [[""] * 5, ["", "", "", "", "0"]]
 
 
 @pytest.mark.parametrize(
@@ -523,6 +547,19 @@ def test_the_scripts_still_say_the_words_that_are_looked_for():
 
 
 # ---- the commands --------------------------------------------------------------------------------
+
+
+def test_gpus_that_are_not_there_are_refused(write, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    words = ["run", write(), "--out", write().parent / "out", "--gpus", "0,1"]
+    assert main(monkeypatch, *words) == 2
+    assert "--gpus 0,1: there is none on this machine" in capsys.readouterr().err
+    assert not (write().parent / "out").exists()
+
+
+def test_data_that_nothing_asks_for_is_said(write, tmp_path, capsys):
+    prepare(write(), tmp_path)
+    assert "--data is not used" in capsys.readouterr().err
 
 
 def main(monkeypatch, *words):
