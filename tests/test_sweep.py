@@ -363,6 +363,8 @@ print("as told:", mode, flush=True)
 say("running")
 if mode == "crash":
     sys.exit("no luck")
+if mode == "stopped":
+    os.kill(os.getpid(), signal.SIGTERM)
 if mode == "diverge":
     say("diverged")
     sys.exit(1)
@@ -431,21 +433,27 @@ def test_a_run_that_diverges_has_not_crashed(fake):
 def test_a_run_whose_lock_is_held_is_waited_for(fake):
     job = fake("finish")[0]
     job.run_dir.mkdir(parents=True)
-    shown = []
-    with filelock.FileLock(job.run_dir / ".lock"):
-        assert not sweep.work(job, [])
-        threading.Timer(1.5, lambda: shown.append("freed")).start()
-        signals = []
+    lock = filelock.FileLock(job.run_dir / ".lock")
+    lock.acquire()
+    assert not sweep.work(job, [])
+    looks = []
 
-        def show(active):
-            if shown and not signals:
-                signals.append(signal.SIGTERM)
+    def show(active):
+        looks.append(active)
+        if len(looks) == 3:
+            assert not (job.run_dir / "log.txt").exists()
+            lock.release()
 
-        sweep.work_through([job], [None], signals, show)
-    assert not (job.run_dir / "log.txt").exists()
-    assert not (job.run_dir / "attempts").exists()
-    sweep.work_through([job], [None], [], lambda active: None)
+    sweep.work_through([job], [None], [], show)
     assert progress.read_results(job.run_dir)["status"] == "finished"
+    assert not (job.run_dir / "attempts").exists()
+
+
+def test_a_run_that_a_person_has_stopped_has_not_crashed(fake):
+    job = fake("stopped")[0]
+    sweep.work(job, [])
+    assert not (job.run_dir / "attempts").exists()
+    assert (job.run_dir / "log.txt").read_text().count("$ python") == 1
 
 
 def test_two_workers_never_take_one_run(fake):
