@@ -144,8 +144,6 @@ LARGEST = {"critic_learning_rate": 1, "gamma": 1, "eta": 1e6}
 def check_args(args):
     """Raise ArgumentError for a value that cannot be used."""
     check_common_args(args)
-    if args.ema_every < 1:
-        raise ArgumentError(f"--ema-every is {args.ema_every}; give a number from 1")
 
 
 # --- shared: input ---
@@ -201,7 +199,7 @@ def check_common_args(args):
     if not (args.env_id or args.dataset_path):
         raise ArgumentError("neither --env-id nor --dataset-path is given; name one")
     largest = {"seed": 2**63 - 1, "learning_rate": 1, "tau": 1} | LARGEST
-    counts = ("num_", "batch_", "hidden_", "log_", "checkpoint_")
+    counts = ("num_", "batch_", "hidden_", "log_", "checkpoint_", "ema_every")
     for name, value in vars(args).items():
         low = int(name.startswith(counts) and name != "num_holdout")
         low = -math.inf if name.startswith("reward_") else low

@@ -106,6 +106,7 @@ class Args:
     strict_s: bool = False  # (D8) s < u, not s = u, where the target is x_u; paper: yes
     sampler_end: Literal["sigma-min", "zero"] = "sigma-min"  # (D9) t_K; paper: zero
     eval_actor: Literal["ema", "online"] = "ema"  # (D11) which actor acts; paper: online
+    ema_every: int = 5  # (D18) updates that tau counts for in the averaged actor; paper: 1
     sigma_min: float = 0.002  # smallest noise level
     u_sampling: Literal["adjacent", "uniform"] = "adjacent"  # u next to t, or anywhere above s
     normalize_observations: bool = True  # (D14) by the data's mean and std; paper: no
@@ -125,11 +126,12 @@ LITERAL = {  # the paper's letter, and what the baselines' code does where the p
     "strict_s": True,
     "sampler_end": "zero",
     "eval_actor": "online",
+    "ema_every": 1,
     "normalize_observations": False,
     "num_holdout": 0,
 }
 # What an argument that an older checkpoint lacks must be to go on as before.
-OLDER = {"normalize_observations": False}
+OLDER = {"ema_every": 1, "normalize_observations": False}
 TASK_FIELDS = ("learning_rate", "grad_norm")
 TASKS = {  # Table 4; the last three are not in the paper (docs/differences.md)
     "halfcheetah-medium": (3e-4, 9.0),
@@ -155,7 +157,8 @@ def default_args(env_id="", dataset_path="", literal=False, device="auto", num_u
     env_id = env_id or ("" if dataset_path else "multigoal-v0")
     values = task_defaults(env_id, num_updates)
     if env_id.startswith(("multigoal", "pointmaze")):
-        values["normalize_observations"] = False  # the toys' have the right scale
+        # Their observations have the right scale, and their runs are too short for slow averages
+        values |= {"normalize_observations": False, "ema_every": 1}
     if literal:
         values |= LITERAL
     values |= {"literal": literal, "device": find_device(device)}
@@ -225,7 +228,7 @@ def check_common_args(args):
     if not (args.env_id or args.dataset_path):
         raise ArgumentError("neither --env-id nor --dataset-path is given; name one")
     largest = {"seed": 2**63 - 1, "learning_rate": 1, "tau": 1} | LARGEST
-    counts = ("num_", "batch_", "hidden_", "log_", "checkpoint_")
+    counts = ("num_", "batch_", "hidden_", "log_", "checkpoint_", "ema_every")
     for name, value in vars(args).items():
         low = int(name.startswith(counts) and name != "num_holdout")
         low = -math.inf if name.startswith("reward_") else low
@@ -562,7 +565,7 @@ def update_networks(nets, optimizers, data, inputs, args):
     loss, terms = actor_loss(nets, obs, actions, noise, t, u, s, args)
     norm = gradient_step(optimizers["actor"], nets["actor"], loss, args.grad_norm)
     # line 9: the average
-    polyak(nets["actor_ema"], nets["actor"], args.tau)
+    polyak(nets["actor_ema"], nets["actor"], args.tau / args.ema_every)
     metrics = terms | {"actor_grad_norm": norm}
     return {name: metric.detach() for name, metric in metrics.items()}
 
