@@ -135,20 +135,20 @@ def default_args(env_id="", dataset_path="", device="auto", num_updates=0) -> Ar
     """A task's arguments (multigoal-v0's with neither id nor file); 0 updates: the task's."""
     env_id = env_id or ("" if dataset_path else "multigoal-v0")
     values = task_defaults(env_id, num_updates)
+    if env_id.startswith(("halfcheetah-", "hopper-", "walker2d-")):
+        values["eval_freq"] = values.get("num_updates", 0) // 40  # as there, every 50,000
     if env_id == "multigoal-v0":
         values |= {"eta": 0.0, "num_candidates": 1}  # Fig. 7 compares cloning
     values["device"] = find_device(device)
     return Args(env_id=env_id, dataset_path=dataset_path, **values)
 
 
-LARGEST = {"critic_learning_rate": 1, "gamma": 1, "eta": 1e6, "sigma_max": 1e6}
+BOUNDS = {"critic_learning_rate": (0, 1), "gamma": (0, 1), "eta": (0, 1e6), "sigma_max": (0, 1e6)}
 
 
 def check_args(args):
     """Raise ArgumentError for a value that cannot be used."""
     check_common_args(args)
-    if args.ema_every < 1:
-        raise ArgumentError(f"--ema-every is {args.ema_every}; give a number from 1")
     if not 1e-4 <= args.sigma_min < args.sigma_max:
         raise ArgumentError(f"--sigma-min {args.sigma_min} must lie in [1e-4, {args.sigma_max})")
 
@@ -205,12 +205,12 @@ def check_common_args(args):
     """Raise ArgumentError for a number out of its range, an unknown task or an absent device."""
     if not (args.env_id or args.dataset_path):
         raise ArgumentError("neither --env-id nor --dataset-path is given; name one")
-    largest = {"seed": 2**63 - 1, "learning_rate": 1, "tau": 1} | LARGEST
-    counts = ("num_", "batch_", "hidden_", "log_", "checkpoint_")
+    bounds = {"seed": (0, 2**63 - 1), "learning_rate": (0, 1), "tau": (0, 1)} | BOUNDS
+    counts = ("num_", "batch_", "hidden_", "log_", "checkpoint_", "ema_every")
     for name, value in vars(args).items():
         low = int(name.startswith(counts) and name != "num_holdout")
         low = -math.inf if name.startswith("reward_") else low
-        high = largest.get(name, math.inf)
+        low, high = bounds.get(name, (low, math.inf))
         if not isinstance(value, str) and not low <= value <= high:  # also refuses NaN
             flag = name.replace("_", "-")
             raise ArgumentError(f"--{flag} is {value}; give a number from {low} to {high}")
@@ -725,8 +725,7 @@ def make_act(nets, args, seed):
             chances = q.cpu().softmax(1).nan_to_num(1)
             choice = torch.multinomial(chances, 1, generator=generator)[:, 0]
             actions = actions[choice, torch.arange(len(batch))]
-        shape = np.shape(obs)[:-1]
-        return actions.numpy().reshape(*shape, -1)
+        return actions.numpy().reshape(*np.shape(obs)[:-1], -1)
 
     return act
 
@@ -822,9 +821,8 @@ def load_checkpoint(path):
     results = state.get("results") if isinstance(state, dict) else None
     if not isinstance(results, dict) or "algorithm" not in results:
         raise InputError(f"checkpoint {file} is refused: no run has saved it")
-    algorithm = results["algorithm"]
-    if algorithm != Path(__file__).stem:
-        raise InputError(f"checkpoint {file} is of {algorithm}.py, not of this script")
+    if results["algorithm"] != Path(__file__).stem:
+        raise InputError(f"checkpoint {file} is of {results['algorithm']}.py, not of this script")
     if state.setdefault("format", 1) > FORMAT:
         raise InputError(f"checkpoint {file} is of a newer version of this script; use that")
     if state["format"] == 1:
@@ -840,8 +838,6 @@ def saved_args(state) -> Args:
         print(f"arguments of an older version left out: {sorted(unknown)}", file=sys.stderr)
     for name in unknown:
         del saved[name]
-    for name, value in saved.items():
-        saved[name] = "" if value is None else value  # format 1
     return Args(**saved)
 
 
@@ -888,7 +884,10 @@ def check_resume(args, state):
     if variant != VARIANT:
         command = state["results"].get("command", "what began it")
         raise ArgumentError(f"{args.resume} is a run of {variant!r}; go on with: {command}")
-    if "num_updates" in changed:
+    update = state["results"]["update"]
+    if update >= args.num_updates or state["results"]["status"] == "finished":
+        print(f"{args.resume} has ended, at update {update}: nothing to train", file=sys.stderr)
+    elif "num_updates" in changed:
         print("warning: schedules such as N(k) follow the new --num-updates", file=sys.stderr)
     compiled = saved.compile or saved.cuda_graphs
     if compiled and args.device == "cpu" and saved.device != "cpu":
@@ -930,6 +929,7 @@ def new_results(args, dataset):
     results = {
         "algorithm": script.stem,
         "variant": VARIANT,
+        "status": "running",
         "env_id": args.env_id or None,
         "seed": args.seed,
         "dataset": dataset,
@@ -937,6 +937,7 @@ def new_results(args, dataset):
         "machine": torch.cuda.get_device_name(args.device) if on_gpu else platform.platform(),
         "evaluations": [],
         "losses": [],
+        "interval": {},
         "last": None,
         "best": None,
         "update": 0,
@@ -975,7 +976,7 @@ def running(args, results):
         with contextlib.suppress(ValueError):  # signals reach the main thread only
             for number in (SIGINT, SIGTERM):
                 stack.callback(signal, number, signal(number, receive))
-        results |= {"status": "running", "args": asdict(args)}
+        results["args"] = asdict(args)
         write_results(results, args)
         if args.tensorboard:
             tensorboard = import_module("torch.utils.tensorboard")  # takes a second
@@ -1008,15 +1009,22 @@ def diverged(means, results, bound):
     return bool(bad)
 
 
-def record(writer, means, row, results, args):
-    """The means of an interval and the evaluation, if any, to results, TensorBoard and console."""
+def record(writer, means, since, row, results, args):
+    """Means over the updates after `since`, and the evaluation, if any, to results, TensorBoard and
+    console -> whether to stop. An evaluation's losses are means since the evaluation before."""
     update = results["update"]
+    before = results["last"]["update"] if results["last"] else 0
+    share = (update - since) / (update - before)
+    for name, mean in means.items():
+        earlier = results["interval"].get(name, mean)
+        results["interval"][name] = earlier + share * (mean - earlier)
     scalars = {f"losses/{name}": mean for name, mean in means.items()}
     scalars["charts/learning_rate"] = args.learning_rate
     scalars["charts/updates_per_second"] = update / max(results["seconds"], 1e-9)
     if row:
         results["evaluations"].append(row)
-        results["losses"].append(means)
+        results["losses"].append(results["interval"])
+        results["interval"] = {}
         results |= select(results, args)
         known = {name: value for name, value in row.items() if isinstance(value, float)}
         scalars |= {f"eval/{name}": value for name, value in known.items()}
@@ -1027,6 +1035,7 @@ def record(writer, means, row, results, args):
             writer.add_scalar(name, value, update)
     if row or time.time() - results["updated"] > 10:
         write_results(results, args)
+    return results["status"] != "running"
 
 
 def finish(nets, obs_dim, signals, results, args):
@@ -1116,9 +1125,9 @@ def train(args):
         sums, since = state["sums"].to(args.device), state["since"]
     step = update_networks
     with running(args, results) as (writer, signals):
-        first = results["update"] + 1
-        bar = tqdm.trange(first, args.num_updates + 1, initial=first - 1, total=args.num_updates)
-        for update in bar:
+        done = results["update"]
+        end = args.num_updates if results["status"] == "running" else done  # it stopped early
+        for update in tqdm.trange(done + 1, end + 1, initial=done, total=args.num_updates):
             started = time.perf_counter()
             inputs = draw_inputs(update - 1, data, generator, args)
             metrics = step(nets, optimizers, data, inputs, args)
@@ -1137,12 +1146,12 @@ def train(args):
                     break
             results["seconds"] += time.perf_counter() - started
             if log_due:
-                sums, since = nothing, update
                 started = time.perf_counter()
                 row = evaluate(nets, args, holdout, update) if evaluation_due else None
                 results["evaluation_seconds"] += time.perf_counter() - started
-                record(writer, means, row, results, args)
-            if save_due:
+                stopping |= record(writer, means, since, row, results, args)
+                sums, since = nothing, update
+            if save_due or stopping:
                 save_run(nets, dims, optimizers, generator, sums, since, results, args)
             if stopping:
                 break
