@@ -147,7 +147,7 @@ def default_args(
     return Args(env_id=env_id, dataset_path=dataset_path, **values)
 
 
-BOUNDS = {"critic_learning_rate": (0, 1), "gamma": (0, 1), "eta": (0, 1e6)}
+LARGEST = {"critic_learning_rate": 1, "gamma": 1, "eta": 1e6}
 
 
 def check_args(args):
@@ -207,12 +207,12 @@ def check_common_args(args):
     """Raise ArgumentError for a number out of its range, an unknown task or an absent device."""
     if not (args.env_id or args.dataset_path):
         raise ArgumentError("neither --env-id nor --dataset-path is given; name one")
-    bounds = {"seed": (0, 2**63 - 1), "learning_rate": (0, 1), "tau": (0, 1)} | BOUNDS
+    largest = {"seed": 2**63 - 1, "learning_rate": 1, "tau": 1} | LARGEST
     counts = ("num_", "batch_", "hidden_", "log_", "checkpoint_", "ema_every")
     for name, value in vars(args).items():
         low = int(name.startswith(counts) and name != "num_holdout")
         low = -math.inf if name.startswith("reward_") else low
-        low, high = bounds.get(name, (low, math.inf))
+        high = largest.get(name, math.inf)
         if not isinstance(value, str) and not low <= value <= high:  # also refuses NaN
             flag = name.replace("_", "-")
             raise ArgumentError(f"--{flag} is {value}; give a number from {low} to {high}")
@@ -527,21 +527,30 @@ def update_averages(nets, ema_rate, tau):
 # --- end shared ---
 def update_networks(nets, optimizers, data, inputs, args):
     """One update of the critic, the actor and the averages, no synchronisation -> metrics."""
-    rows, schedule = data["rows"][inputs["rows"]], inputs["schedule"]
-    obs, actions = data["observations"][rows], data["actions"][rows]
-    actor_noise, next_noise = inputs["normal"][:, 0], inputs["normal"][:, 1:]
+    rows = data["rows"][inputs["rows"]]
+    obs = data["observations"][rows]
+    actions = data["actions"][rows]
+    schedule = inputs["schedule"]
+    actor_noise = inputs["normal"][:, 0]
+    next_noise = inputs["normal"][:, 1:]
     metrics = {}
     if "critic" in nets:
-        rewards, terminals = data["rewards"][rows], data["terminals"][rows]
-        next_obs, target_net = data["next_observations"][rows], nets["critic_target"]
+        rewards = data["rewards"][rows]
+        terminals = data["terminals"][rows]
+        next_obs = data["next_observations"][rows]
+        target_net = nets["critic_target"]
         with torch.no_grad():
             next_actions = sample_actions(nets["actor_ema"], next_obs, next_noise, schedule)
             target = td_target(target_net, rewards, terminals, next_obs, next_actions, args.gamma)
         q = nets["critic"](obs, actions)
         loss = (q - target).square().mean(1).sum()
         norm = gradient_step(optimizers["critic"], nets["critic"], loss, args.grad_norm)
-        metrics |= {"critic": loss, "critic_grad_norm": norm}
-        metrics |= {"q_mean": q.mean(), "target_q": target.mean()}
+        metrics |= {
+            "critic": loss,
+            "critic_grad_norm": norm,
+            "q_mean": q.mean(),
+            "target_q": target.mean(),
+        }
     loss = bc_loss(nets["actor"], obs, actions, inputs["noise"], inputs["t"], schedule)
     metrics["bc"] = loss
     if args.eta > 0:  # the gradient goes through all steps of the sampler
@@ -624,16 +633,9 @@ def energy_score(samples, actions):
 
 def evaluate(nets, args, holdout, update):
     """Held-out energy scores and, where there is a task, its episodes; what is unknown is None."""
-    row = {
-        "update": update,
-        "energy_score": None,
-        "energy_score_by_steps": None,
-        "normalized_score": None,
-        "normalized_score_std": None,
-        "episodic_return": None,
-        "episodic_length": None,
-        "goal_fractions": None,
-    }
+    names = ("energy_score", "energy_score_by_steps", "normalized_score", "normalized_score_std")
+    names += ("episodic_return", "episodic_length", "goal_fractions")
+    row = {"update": update} | dict.fromkeys(names)
     obs = holdout["observations"]
     if len(obs):
         shape = (16, len(obs), nets["actor"].noise_dim)
@@ -817,12 +819,11 @@ def load_checkpoint(path):
 def saved_args(state) -> Args:
     """The arguments in a checkpoint, also of an older version of this script."""
     saved = OLDER | state["results"]["args"]
-    unknown = saved.keys() - {field.name for field in fields(Args)}
+    known = {field.name for field in fields(Args)}
+    unknown = sorted(saved.keys() - known)
     if unknown:
-        print(f"arguments of an older version left out: {sorted(unknown)}", file=sys.stderr)
-    for name in unknown:
-        del saved[name]
-    return Args(**saved)
+        print(f"arguments of an older version left out: {unknown}", file=sys.stderr)
+    return Args(**{name: saved[name] for name in saved.keys() & known})
 
 
 def load_networks(state, args):
@@ -868,9 +869,8 @@ def check_resume(args, state):
     if variant != VARIANT:
         command = state["results"].get("command", "what began it")
         raise ArgumentError(f"{args.resume} is a run of {variant!r}; go on with: {command}")
-    update = state["results"]["update"]
-    if update >= args.num_updates or state["results"]["status"] == "finished":
-        print(f"{args.resume} has ended, at update {update}: nothing to train", file=sys.stderr)
+    if state["results"]["status"] == "finished" or state["results"]["update"] >= args.num_updates:
+        print(f"{args.resume} has ended: nothing to train", file=sys.stderr)
     elif "num_updates" in changed:
         print("warning: schedules such as N(k) follow the new --num-updates", file=sys.stderr)
     compiled = saved.compile or saved.cuda_graphs
@@ -921,7 +921,6 @@ def new_results(args, dataset):
         "machine": torch.cuda.get_device_name(args.device) if on_gpu else platform.platform(),
         "evaluations": [],
         "losses": [],
-        "interval": {},
         "last": None,
         "best": None,
         "update": 0,
@@ -954,8 +953,7 @@ def running(args, results):
         except OSError as error:
             reason = f"--run-dir {run_dir} is in use or unusable; name another ({error})"
             raise InputError(reason) from error
-        saved = list(run_dir.glob("checkpoint*.pt"))  # a crash may leave the previous one alone
-        if saved and not args.resume:
+        if not args.resume and any(run_dir.glob("checkpoint*.pt")):  # perhaps the previous alone
             raise InputError(f"--run-dir {run_dir} holds a run; --resume it or name another")
         with contextlib.suppress(ValueError):  # signals reach the main thread only
             for number in (SIGINT, SIGTERM):
@@ -999,16 +997,15 @@ def record(writer, means, since, row, results, args):
     update = results["update"]
     before = results["last"]["update"] if results["last"] else 0
     share = (update - since) / (update - before)
-    for name, mean in means.items():
-        earlier = results["interval"].get(name, mean)
-        results["interval"][name] = earlier + share * (mean - earlier)
+    number = len(results["evaluations"])
+    earlier = (results["losses"][number:] or [means])[0]
+    mixed = {name: earlier[name] + share * (means[name] - earlier[name]) for name in means}
+    results["losses"][number:] = [mixed]
     scalars = {f"losses/{name}": mean for name, mean in means.items()}
     scalars["charts/learning_rate"] = args.learning_rate
     scalars["charts/updates_per_second"] = update / max(results["seconds"], 1e-9)
     if row:
         results["evaluations"].append(row)
-        results["losses"].append(results["interval"])
-        results["interval"] = {}
         results |= select(results, args)
         known = {name: value for name, value in row.items() if isinstance(value, float)}
         scalars |= {f"eval/{name}": value for name, value in known.items()}

@@ -190,8 +190,7 @@ def default_args(env_id="", dataset_path="", literal=False, device="auto", num_u
     return Args(env_id=env_id, dataset_path=dataset_path, **values)
 
 
-BOUNDS = {"critic_learning_rate": (0, 1), "gamma": (0, 1), "eta": (0, 1e6), "sigma_max": (0, 1e6)}
-BOUNDS |= {"huber_c": (1e-6, math.inf)}  # at 0 an error of 0 has no gradient
+LARGEST = {"critic_learning_rate": 1, "gamma": 1, "eta": 1e6, "sigma_max": 1e6}
 
 
 def check_args(args):
@@ -205,6 +204,8 @@ def check_args(args):
         print("--max-q-backup has no effect with --td-target expectile", file=sys.stderr)
     if args.td_target == "expectile" and args.value == "policy":
         raise ArgumentError("--value policy has no V for the TD target; add --td-target policy")
+    if not args.huber_c >= 1e-6:  # at 0 the gradient of an error of 0 is NaN
+        raise ArgumentError(f"--huber-c is {args.huber_c}; give a number from 1e-6")
     if not 1e-3 <= args.sigma_min < args.sigma_max:  # the embedding of times ends at 1e-3
         raise ArgumentError(f"--sigma-min {args.sigma_min} must lie in [1e-3, {args.sigma_max})")
 
@@ -261,12 +262,12 @@ def check_common_args(args):
     """Raise ArgumentError for a number out of its range, an unknown task or an absent device."""
     if not (args.env_id or args.dataset_path):
         raise ArgumentError("neither --env-id nor --dataset-path is given; name one")
-    bounds = {"seed": (0, 2**63 - 1), "learning_rate": (0, 1), "tau": (0, 1)} | BOUNDS
+    largest = {"seed": 2**63 - 1, "learning_rate": 1, "tau": 1} | LARGEST
     counts = ("num_", "batch_", "hidden_", "log_", "checkpoint_", "ema_every")
     for name, value in vars(args).items():
         low = int(name.startswith(counts) and name != "num_holdout")
         low = -math.inf if name.startswith("reward_") else low
-        low, high = bounds.get(name, (low, math.inf))
+        high = largest.get(name, math.inf)
         if not isinstance(value, str) and not low <= value <= high:  # also refuses NaN
             flag = name.replace("_", "-")
             raise ArgumentError(f"--{flag} is {value}; give a number from {low} to {high}")
@@ -478,8 +479,7 @@ def karras_grid(n, sigma_min, sigma_max, rho=7.0):
 @lru_cache
 def time_grid(n, args):
     """The n grid points and the distribution function of t on them, both padded to (1281,)."""
-    grid = torch.ones(1281)
-    t_cdf = torch.ones(1281)
+    grid, t_cdf = torch.ones(2, 1281)
     grid[:n] = karras_grid(n, args.sigma_min, args.sigma_max)
     if args.t_sampling == "lognormal":  # iCT: ln t ~ N(-1.1, 4)
         standardized = (grid[:n].double().log() + 1.1) / 2
@@ -497,11 +497,10 @@ def sample_times(uniform, grid, t_cdf, args):
     i = torch.searchsorted(t_cdf, uniform[:, 0].contiguous(), right=True) + 1
     below = i - 1 if args.strict_s else i  # s is one of the first `below` points
     j = torch.minimum((uniform[:, 1] * below).long(), below - 1)
+    m = i - 1
     if args.u_sampling == "uniform":  # anywhere above s and below t
-        above_s = (uniform[:, 2] * (i - 1 - j)).long()
-        m = torch.minimum(j + 1 + above_s, i - 1)
-    else:
-        m = i - 1
+        above_s = (uniform[:, 2] * (m - j)).long()
+        m = torch.minimum(j + 1 + above_s, m)
     return grid[i, None], grid[m, None], grid[j, None]
 
 
@@ -809,16 +808,9 @@ def energy_score(samples, actions):
 
 def evaluate(nets, args, holdout, update):
     """Held-out energy scores and, where there is a task, its episodes; what is unknown is None."""
-    row = {
-        "update": update,
-        "energy_score": None,
-        "energy_score_by_steps": None,
-        "normalized_score": None,
-        "normalized_score_std": None,
-        "episodic_return": None,
-        "episodic_length": None,
-        "goal_fractions": None,
-    }
+    names = ("energy_score", "energy_score_by_steps", "normalized_score", "normalized_score_std")
+    names += ("episodic_return", "episodic_length", "goal_fractions")
+    row = {"update": update} | dict.fromkeys(names)
     obs = holdout["observations"]
     if len(obs):
         shape = (16, len(obs), nets["actor"].noise_dim)
@@ -999,12 +991,11 @@ def load_checkpoint(path):
 def saved_args(state) -> Args:
     """The arguments in a checkpoint, also of an older version of this script."""
     saved = OLDER | state["results"]["args"]
-    unknown = saved.keys() - {field.name for field in fields(Args)}
+    known = {field.name for field in fields(Args)}
+    unknown = sorted(saved.keys() - known)
     if unknown:
-        print(f"arguments of an older version left out: {sorted(unknown)}", file=sys.stderr)
-    for name in unknown:
-        del saved[name]
-    return Args(**saved)
+        print(f"arguments of an older version left out: {unknown}", file=sys.stderr)
+    return Args(**{name: saved[name] for name in saved.keys() & known})
 
 
 def load_networks(state, args):
@@ -1050,9 +1041,8 @@ def check_resume(args, state):
     if variant != VARIANT:
         command = state["results"].get("command", "what began it")
         raise ArgumentError(f"{args.resume} is a run of {variant!r}; go on with: {command}")
-    update = state["results"]["update"]
-    if update >= args.num_updates or state["results"]["status"] == "finished":
-        print(f"{args.resume} has ended, at update {update}: nothing to train", file=sys.stderr)
+    if state["results"]["status"] == "finished" or state["results"]["update"] >= args.num_updates:
+        print(f"{args.resume} has ended: nothing to train", file=sys.stderr)
     elif "num_updates" in changed:
         print("warning: schedules such as N(k) follow the new --num-updates", file=sys.stderr)
     compiled = saved.compile or saved.cuda_graphs
@@ -1103,7 +1093,6 @@ def new_results(args, dataset):
         "machine": torch.cuda.get_device_name(args.device) if on_gpu else platform.platform(),
         "evaluations": [],
         "losses": [],
-        "interval": {},
         "last": None,
         "best": None,
         "update": 0,
@@ -1136,8 +1125,7 @@ def running(args, results):
         except OSError as error:
             reason = f"--run-dir {run_dir} is in use or unusable; name another ({error})"
             raise InputError(reason) from error
-        saved = list(run_dir.glob("checkpoint*.pt"))  # a crash may leave the previous one alone
-        if saved and not args.resume:
+        if not args.resume and any(run_dir.glob("checkpoint*.pt")):  # perhaps the previous alone
             raise InputError(f"--run-dir {run_dir} holds a run; --resume it or name another")
         with contextlib.suppress(ValueError):  # signals reach the main thread only
             for number in (SIGINT, SIGTERM):
@@ -1181,16 +1169,15 @@ def record(writer, means, since, row, results, args):
     update = results["update"]
     before = results["last"]["update"] if results["last"] else 0
     share = (update - since) / (update - before)
-    for name, mean in means.items():
-        earlier = results["interval"].get(name, mean)
-        results["interval"][name] = earlier + share * (mean - earlier)
+    number = len(results["evaluations"])
+    earlier = (results["losses"][number:] or [means])[0]
+    mixed = {name: earlier[name] + share * (means[name] - earlier[name]) for name in means}
+    results["losses"][number:] = [mixed]
     scalars = {f"losses/{name}": mean for name, mean in means.items()}
     scalars["charts/learning_rate"] = args.learning_rate
     scalars["charts/updates_per_second"] = update / max(results["seconds"], 1e-9)
     if row:
         results["evaluations"].append(row)
-        results["losses"].append(results["interval"])
-        results["interval"] = {}
         results |= select(results, args)
         known = {name: value for name, value in row.items() if isinstance(value, float)}
         scalars |= {f"eval/{name}": value for name, value in known.items()}

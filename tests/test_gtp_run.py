@@ -44,7 +44,7 @@ RESULT_KEYS = {
     "evaluation_seconds",
     "updated",
 }
-BOOKKEEPING = {"update", "seconds", "losses", "interval", "exit_code", "variant", "best_by"}
+BOOKKEEPING = {"update", "seconds", "losses", "exit_code", "variant", "best_by"}
 EVALUATION_KEYS = {
     "update",
     "energy_score",
