@@ -151,6 +151,8 @@ def check_args(args):
     check_common_args(args)
     if not 1e-4 <= args.sigma_min < args.sigma_max:
         raise ArgumentError(f"--sigma-min {args.sigma_min} must lie in [1e-4, {args.sigma_max})")
+    if args.sigma_max < 2 and not args.resume:
+        raise ArgumentError(f"--sigma-max is {args.sigma_max}; the sampler ends at 2, give more")
 
 
 # --- shared: input ---

@@ -170,7 +170,7 @@ def check_args(args):
     check_common_args(args)
     if not args.huber_c >= 1e-6:  # at 0 the gradient of an error of 0 is NaN
         raise ArgumentError(f"--huber-c is {args.huber_c}; give a number from 1e-6")
-    if not 1e-3 <= args.sigma_min < args.sigma_max:  # the embedding of times ends at 1e-3
+    if not (args.resume or 1e-3 <= args.sigma_min < args.sigma_max):  # embedded from 1e-3 on
         raise ArgumentError(f"--sigma-min {args.sigma_min} must lie in [1e-3, {args.sigma_max})")
 
 

@@ -150,6 +150,45 @@ def test_a_rise_at_the_last_evaluation_is_one(scripted):
     assert (results["update"], results["early_stop"]) == (8, [1, 2])
 
 
+# ---- what could not be trained ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("script", [gtp, gtp_bc])
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        ({"huber_c": 0.0}, "--huber-c is 0.0; give a number from 1e-6"),
+        ({"huber_c": math.nan}, "--huber-c is nan"),
+        ({"sigma_min": 9e-4}, r"--sigma-min 0.0009 must lie in \[1e-3, 5.0\)"),
+    ],
+)
+def test_a_pole_of_the_loss_and_times_without_an_embedding_are_refused(script, bad, said, small):
+    with pytest.raises(script.ArgumentError, match=said):
+        script.check_args(small("run", script, **bad))
+    script.check_args(small("run", script, huber_c=1e-6, sigma_min=1e-3))
+    older = small("run", script, sigma_min=5e-4, resume="run")  # goes on as it began
+    script.check_args(older)
+
+
+@pytest.mark.parametrize("script", [gtp, gtp_bc])
+def test_every_point_of_the_finest_grid_has_an_embedding_of_its_own(script):
+    """From the smallest --sigma-min on; a tenth of 1281 points would share one from 1e-4."""
+    seen = []
+    actor = script.FlowMap(1, 1, 8)
+    actor.embed.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    for low in (1e-3, 1e-4):
+        t = script.karras_grid(1281, low, 5.0)[:, None]
+        actor.phi(torch.zeros(1, 1), torch.zeros(1281, 1), t, t)
+    distinct = [len(inputs[0].unique(dim=0)) for inputs in seen]
+    assert distinct[0] == 1281 and distinct[1] < 1281 * 0.91
+
+
+def test_a_sampler_of_rising_noise_is_refused(small):
+    with pytest.raises(cac.ArgumentError, match="--sigma-max is 1"):
+        cac.check_args(small("run", cac, sigma_max=1.5))
+    cac.check_args(small("run", cac, sigma_max=2.0))
+
+
 # ---- its Diffusion-BC -------------------------------------------------------------------------
 
 
