@@ -141,6 +141,7 @@ def prepare(sweep, out, data) -> list[Job]:
 
 
 def data_file(run, data, path):
+    """The file of a run's task below --data; ArgumentError where there is none."""
     if data is None:
         raise ArgumentError(
             f"{path} takes {run.env_id} from {run.data}; add --data DIR, its folder"
@@ -154,21 +155,28 @@ def data_file(run, data, path):
 def refuse_another(job):
     """ArgumentError where a folder holds a run of other arguments. What a resume may change is left
     to it, but for the number of updates and the data."""
+    script = import_module(job.run.script)
     results = read_results(job.run_dir)
+    if results is None and any(job.run_dir.glob("checkpoint*.pt")):
+        with contextlib.suppress(ValueError):  # a resume will say what is wrong with it
+            results = script.load_checkpoint(job.run_dir)["results"]
     if not results or not isinstance(results.get("args"), dict):
         return
-    script = import_module(job.run.script)
-    theirs = script.OLDER | results["args"] | {"algorithm": results.get("algorithm")}
-    theirs["ablation"] = results.get("variant", "")
+    theirs = script.OLDER | results["args"]
+    theirs |= {"algorithm": results.get("algorithm"), "ablation": results.get("variant", "")}
     ours = vars(job.args) | {"algorithm": job.run.script, "ablation": ""}
     ignored = {"run_dir", "resume"} | script.FREE - {"num_updates", "dataset_path"}
-    for name in ours.keys() - ignored:
-        our, their = plain(name, ours[name]), plain(name, theirs.get(name, ours[name]))
+    differences = []
+    for name in sorted(ours.keys() - ignored):
+        our = plain(name, ours[name])
+        their = plain(name, theirs.get(name, ours[name]))
         if our != their:
-            raise ArgumentError(
-                f"{job.run_dir} holds a run with {name} {their!r}, not {our!r} as this sweep; "
-                "give another --out, or move it away"
-            )
+            differences.append(f"{name} {their!r}, not {our!r}")
+    if differences:
+        raise ArgumentError(
+            f"{job.run_dir} holds another run than this sweep's: {'; '.join(differences)}; "
+            "give another --out, or move it away"
+        )
 
 
 def plain(name, value):
@@ -176,11 +184,12 @@ def plain(name, value):
     if value is None:  # an older version's
         return ""
     if name == "dataset_path":
-        return Path(value).name
+        return Path(str(value)).name
     return float(value) if value in ("inf", "-inf") else value
 
 
 def start_words(job):
+    """The command line of a run from its beginning."""
     run = job.run
     words = ["--env-id", run.env_id, "--seed", str(run.seed), "--run-dir", str(job.run_dir)]
     if job.data_path:
@@ -220,6 +229,7 @@ def score_command(job):
 
 
 def is_held(lock):
+    """Whether another process has a lock."""
     try:
         with filelock.FileLock(lock, timeout=0):
             return False

@@ -17,6 +17,7 @@ import pytest
 import torch
 from conftest import ROOT, run_script
 
+import gtp_offline
 import sweep
 from sweeps import progress, slurm
 from sweeps.reader import SCRIPTS, ArgumentError, read_sweep
@@ -220,12 +221,13 @@ def put(job, **changes):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"args": {"tau": 0.25}}, "with tau 0.25, not 0.005"),
-        ({"args": {"num_updates": 12}}, "with num_updates 12, not 4000"),
-        ({"args": {"dataset_path": "/a/b.npz"}}, "with dataset_path 'b.npz', not ''"),
-        ({"args": {"max_weight": 3.0}}, "with max_weight 3.0, not inf"),
-        ({"algorithm": "gtp_bc"}, "with algorithm 'gtp_bc', not 'gtp_offline'"),
-        ({"variant": "shortcut"}, "with ablation 'shortcut', not ''"),
+        ({"args": {"tau": 0.25}}, "run than this sweep's: tau 0.25, not 0.005"),
+        ({"args": {"num_updates": 12}}, "num_updates 12, not 4000"),
+        ({"args": {"dataset_path": "/a/b.npz"}}, "dataset_path 'b.npz', not ''"),
+        ({"args": {"gamma": 0.5, "eta": 9.0}}, "eta 9.0, not 0.0; gamma 0.5, not 0.99;"),
+        ({"args": {"max_weight": 3.0}}, "max_weight 3.0, not inf"),
+        ({"algorithm": "gtp_bc"}, "algorithm 'gtp_bc', not 'gtp_offline'"),
+        ({"variant": "shortcut"}, "ablation 'shortcut', not ''"),
     ],
 )
 def test_a_folder_of_another_sweep_is_refused_with_the_difference(write, changes, words):
@@ -238,6 +240,19 @@ def test_a_folder_of_another_sweep_is_refused_with_the_difference(write, changes
         prepare(path)
     assert words in str(caught.value)
     assert str(job.run_dir) in str(caught.value)
+
+
+def test_without_results_a_checkpoint_says_what_a_folder_holds(write, monkeypatch):
+    path = write()
+    job = prepare(path)[1]
+    put(job)
+    results = progress.read_results(job.run_dir)
+    results["args"] |= {"max_weight": 20.0, "tau": 0.25}
+    (job.run_dir / "results.json").unlink()
+    (job.run_dir / "checkpoint.pt").write_bytes(b"")
+    monkeypatch.setattr(gtp_offline, "load_checkpoint", lambda run_dir: {"results": results})
+    with pytest.raises(ArgumentError, match=r"tau 0\.25, not 0\.005"):
+        prepare(path)
 
 
 @pytest.mark.parametrize(
