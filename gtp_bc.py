@@ -75,6 +75,9 @@ class Args:
     compile: bool = False  # torch.compile the update: a slow start, then faster
     cuda_graphs: bool = False  # with --compile on a GPU: replay its kernels as CUDA graphs
     tensorboard: bool = True  # write TensorBoard events
+    track: bool = False  # send them to Weights & Biases too; writes them in any case
+    wandb_project: str = "gtp"  # of --track
+    wandb_entity: str = ""  # of --track: a user or team; wandb's own default if empty
     num_updates: int = 100_000  # training iterations
     batch_size: int = 256  # transitions per update
     eval_freq: int = 0  # updates between evaluations; 0: a twentieth of num_updates
@@ -187,7 +190,7 @@ class ArgumentError(InputError):
 def tasks():
     """The package offline_tasks (environments, datasets, scores), which only --env-id needs."""
     if not TASKS_FOLDER.is_dir():
-        raise ArgumentError(f"--env-id and tasks need {TASKS_FOLDER}; or give --dataset-path")
+        raise ArgumentError(f"--env-id and --track need {TASKS_FOLDER}; or give --dataset-path")
     return import_module("offline_tasks")
 
 
@@ -233,11 +236,13 @@ def check_common_args(args):
         if not isinstance(value, str) and not low <= value <= high:  # also refuses NaN
             flag = name.replace("_", "-")
             raise ArgumentError(f"--{flag} is {value}; give a number from {low} to {high}")
-    if args.env_id:
-        try:
+    try:
+        if args.env_id:
             tasks().check_env_id(args.env_id)
-        except ValueError as error:
-            raise ArgumentError(str(error)) from error
+        if args.track:
+            tasks().check_tracking()
+    except ValueError as error:
+        raise ArgumentError(str(error)) from error
     on_gpu = args.device.startswith("cuda") and torch.cuda.is_available()
     if args.device != "cpu" and not on_gpu:
         raise ArgumentError(f"--device {args.device} is not to be had on this machine; give cpu")
@@ -636,16 +641,9 @@ def energy_score(samples, actions):
 
 def evaluate(nets, args, holdout, update):
     """Held-out energy scores and, where there is a task, its episodes; what is unknown is None."""
-    row = {
-        "update": update,
-        "energy_score": None,
-        "energy_score_by_steps": None,
-        "normalized_score": None,
-        "normalized_score_std": None,
-        "episodic_return": None,
-        "episodic_length": None,
-        "goal_fractions": None,
-    }
+    names = ("energy_score", "energy_score_by_steps", "normalized_score", "normalized_score_std")
+    names += ("episodic_return", "episodic_length", "goal_fractions")
+    row = {"update": update} | dict.fromkeys(names)
     obs = holdout["observations"]
     if len(obs):
         shape = (16, len(obs), nets["actor"].noise_dim)
@@ -822,6 +820,7 @@ def load_policy(checkpoint, **changes):
 VARIANT = ""  # the ablation that has replaced a function of this script
 FREE = {"device", "num_threads", "dataset_path", "num_updates", "compile", "cuda_graphs"}
 FREE |= {"checkpoint_freq", "log_freq", "tensorboard"}  # what a resume may change
+FREE |= {"track", "wandb_project", "wandb_entity"}
 
 
 def resume_args(run, state=None):
@@ -932,8 +931,11 @@ def running(args, results):
             for number in (SIGINT, SIGTERM):
                 stack.callback(signal, number, signal(number, receive))
         results |= {"status": "running", "args": asdict(args)}
+        if args.track:  # before the writer, which it watches
+            project, entity = args.wandb_project, args.wandb_entity
+            stack.enter_context(tasks().tracking(run_dir, results["args"], project, entity))
         write_results(results, args)
-        if args.tensorboard:
+        if args.tensorboard or args.track:
             tensorboard = import_module("torch.utils.tensorboard")  # takes a second
             writer = tensorboard.SummaryWriter(run_dir, purge_step=results["update"] + 1)
             stack.enter_context(writer)
@@ -1005,10 +1007,7 @@ def finish(nets, obs_dim, signals, results, args):
     if TASKS_FOLDER.is_dir() and results["status"] != "diverged":
         value = state_value(nets, args)
         evaluations = results["evaluations"]
-        try:
-            tasks().plot_run(args.run_dir, args.env_id, evaluations, act, args.seed, value)
-        except Exception as error:  # whatever it is, the run itself is done and saved
-            print(f"no pictures: {error}", file=sys.stderr)
+        tasks().plot_run(args.run_dir, args.env_id, evaluations, act, args.seed, value)
 
 
 def read_data(args, state):
