@@ -12,6 +12,7 @@ ended, and runs of a sweep that were not begun are named on a page of their own 
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import math
 import shlex
@@ -461,10 +462,9 @@ def iqm(scores: list[list[float]]) -> list[float] | None:
     return [float(x) for x in (estimate, *statistics.interval(statistics.iqm, tasks))]
 
 
-def interval_text(estimate: float, ends, digits: int = 1) -> str:
+def interval_text(estimate: float, ends) -> str:
     """An estimate and its interval."""
-    low, high = ends
-    return f"{estimate:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    return "{:.1f} [{:.1f}, {:.1f}]".format(estimate, *ends)
 
 
 def mean_text(values, digits: int = 1) -> str:
@@ -649,12 +649,11 @@ def largest_comparison(scores: dict[str, dict]) -> tuple[list[tuple], list[str]]
     """Tasks and the methods that have them all, such that tasks times methods are the most; the
     tasks are those that two methods have in common, or all of one."""
     best = ([], [])
-    for name in scores:
-        for other in scores:
-            tasks = common_tasks(scores, {name, other})
-            methods = [each for each in scores if set(tasks) <= set(scores[each])]
-            if len(tasks) * len(methods) > len(best[0]) * len(best[1]):
-                best = (tasks, methods)
+    kinds = {frozenset(by_task) for by_task in scores.values()}
+    for tasks in sorted({tuple(sorted(one & other)) for one in kinds for other in kinds}):
+        methods = [name for name in scores if set(tasks) <= set(scores[name])]
+        if len(tasks) * len(methods) > len(best[0]) * len(best[1]):
+            best = (list(tasks), methods)
     return best
 
 
@@ -711,25 +710,31 @@ def profile_picture(scores: dict[str, dict], d4rl: bool) -> Picture:
     return Picture(f"profile-{page_key(d4rl)}", title, svg(figure))
 
 
+MOST_METHODS = 15  # of which all pairs are shown
+
+
 def improvement_table(scores: dict[str, dict]) -> Table:
-    """A row for each pair of methods, over the tasks that both have."""
-    table = []
-    methods = [*scores]
-    for position, name in enumerate(methods):
-        for other in methods[position + 1 :]:
-            both = common_tasks(scores, (name, other))
-            if not both:
-                continue
-            first = [scores[name][task] for task in both]
-            second = [scores[other][task] for task in both]
-            estimate = statistics.improvement(first, second)
-            text = f"{estimate:.2f}"
-            if min(map(len, first + second)) > 1:
-                ends = statistics.interval(statistics.improvement, first, second)
-                text = interval_text(estimate, ends, digits=2)
-            table.append([name, other, str(len(both)), text])
+    """A row for each pair of methods, over the tasks that both have; of many methods for the pairs
+    with the one of the largest interquartile mean."""
+    pairs = list(itertools.combinations(scores, 2))
     note = "P(X > Y): a run of X scores above a run of Y on the same task, mean over the tasks."
-    return Table(["X", "Y", "tasks", "P(X > Y)"], table, note, folded=len(table) > 15)
+    if len(scores) > MOST_METHODS:
+        best = max(scores, key=lambda name: statistics.iqm([*scores[name].values()]))
+        pairs = [(best, name) for name in scores if name != best]
+        note += " Of so many methods only the one with the largest IQM is X."
+    table = []
+    for name, other in pairs:
+        both = common_tasks(scores, (name, other))
+        if not both:
+            continue
+        first = [scores[name][task] for task in both]
+        second = [scores[other][task] for task in both]
+        text = f"{statistics.improvement(first, second):.2f}"
+        if min(map(len, first + second)) > 1:
+            ends = statistics.interval(statistics.improvement, first, second)
+            text += " [{:.2f}, {:.2f}]".format(*ends)
+        table.append([name, other, str(len(both)), text])
+    return Table(["X", "Y", "tasks", "P(X > Y)"], table, note, folded=len(table) > MOST_METHODS)
 
 
 def curves_section(rows: list[Row], names: dict[str, str]) -> Section:
@@ -782,7 +787,9 @@ def bandit_section(rows: list[Row]) -> Section:
     note += "plays the next one: 8 of a method's policies (its seeds and settings), or all of "
     note += "fewer, drawn 500 times; episodes from final_scores.json (Jackson et al. 2025)."
     heads = ["task", "method", "policies", *map(str, PULLS), "best policy"]
-    return Section("Tuning online", note, [Table(heads, table), *parts] if table else [])
+    if not table:
+        return Section("Tuning online", "", [])
+    return Section("Tuning online", note, [Table(heads, table), *parts])
 
 
 def time_section(rows: list[Row]) -> Section:
@@ -801,7 +808,7 @@ def time_section(rows: list[Row]) -> Section:
             table.append([row.task, names[row.files[0]], str(len(values)), *cells, where])
     heads = ["task", "method", "runs", "training", "with evaluations", "ms per action", "machine"]
     note = f"{word.capitalize()} of a finished run, mean ± standard deviation over the seeds."
-    return Section("Time per run", note, [Table(heads, table)] if table else [])
+    return Section("Time per run", note, [Table(heads, table)])
 
 
 def versions_section(rows: list[Row]) -> Section:
@@ -880,7 +887,7 @@ def score_page(rows: list[Row], pick: str, d4rl: bool) -> Page:
         versions_section(rows),
         runs_section(rows, names),
     ]
-    return Page(page_key(d4rl), title, lead, [part for part in sections if part.parts])
+    return Page(page_key(d4rl), title, lead, [part for part in sections if part.parts or part.note])
 
 
 def unended_line(results: dict) -> str:

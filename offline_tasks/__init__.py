@@ -12,6 +12,8 @@
     videos.py            an episode filmed
     provenance.py        which versions produced a result
     tracking.py          Weights & Biases
+    statistics.py        scores over runs and tasks: means, intervals, comparisons
+    pages.py             tables and pictures as Markdown and as one HTML file
 
 A policy is a function `act` from float32 observations (n, obs_dim) to actions (n, action_dim) in
 [-1, 1]. Importing this package imports NumPy alone; Gymnasium, MuJoCo and matplotlib follow when
