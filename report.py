@@ -445,7 +445,7 @@ def papers_score(row: Row) -> str:
     for table, cells in printed.items():
         if table in named:
             score = cells.get(row.task, cells).get(named[table], "-")
-            return f"{score} (Table {table})"
+            return score if score == "-" else f"{score} (Table {table})"
     return "-"
 
 
@@ -566,8 +566,9 @@ def score_section(rows: list[Row], names: dict[str, str], d4rl: bool) -> Section
     for same in by_data(rows).values():
         measure = measure_of(same)
         digits = 4 if measure == "energy_score" else 1
-        data = "" if d4rl else f"; {whose(same[0].dataset)}"
-        task = f"{same[0].task}\n{MEASURES[measure]}{data}"
+        about = [] if measure == "normalized_score" else [MEASURES[measure]]
+        about += [] if d4rl else [whose(same[0].dataset)]
+        task = "\n".join([same[0].task, *about])
         for row in same:
             name = names[row.files[0]]
             cells = [task, method_text(row, name), seeds_text(row, all_seeds)]
@@ -578,7 +579,8 @@ def score_section(rows: list[Row], names: dict[str, str], d4rl: bool) -> Section
     heads = ["task", "method", "seeds", *columns]
     heads += ["final"] if final else []
     heads += ["paper"] if d4rl else []
-    note = "Mean ± standard deviation (divided by n) over the finished seeds of an evaluation. "
+    note = "Normalized scores, unless a task says otherwise: mean ± standard deviation (divided by "
+    note += "n) over the finished seeds of an evaluation. "
     note += "`best` is chosen with the simulator, so it is optimistic."
     if "selected" in columns:
         note += " `selected` is what the baselines' own code picks offline."
@@ -614,7 +616,7 @@ def final_means(row: Row) -> list[float]:
 
 def methods_scores(rows, names, pick) -> dict[str, dict[tuple, np.ndarray]]:
     """{method: {task and data: normalized scores of its runs}}."""
-    found = {name: {} for name in names.values()}
+    found = {name: {} for name in sorted(names.values())}
     for row in rows:
         scores = row.values(pick, "normalized_score")
         if scores:
@@ -629,11 +631,12 @@ def overall_section(rows: list[Row], names: dict[str, str], pick: str) -> Sectio
     note += "the runs, stratified by task (Agarwal et al. 2021); none where a task has one run."
     diverged = sum(len(row.diverged) for row in rows)
     if diverged:
-        note += f" {diverged} diverged runs have no score and are not in it."
+        note += f" {count(diverged, 'diverged run')} left out."
     if not scores:
         note = f"No run has a normalized score in its `{pick}` evaluation."
         return Section("Over tasks", note, [])
-    parts = [iqm_table(scores), profile_picture(scores, rows[0].d4rl)]
+    order = sorted(set(names.values()))
+    parts = [iqm_table(scores), profile_picture(scores, order, rows[0].d4rl)]
     pairs = improvement_table(scores)
     if pairs.rows:
         parts.append(pairs)
@@ -682,14 +685,24 @@ def iqm_table(scores: dict[str, dict]) -> Table:
     note = "IQM: interquartile mean over all runs and tasks."
     if uneven:
         heads.append("IQM, compared")
-        named = ", ".join(sorted({task for task, _ in compared}))
+        everything = {task for by_task in scores.values() for task in by_task}
+        others = everything - set(compared)
+        shown = f"all tasks but {task_names(others)}"
+        if len(others) > len(compared):
+            shown = task_names(compared)
         note += " The methods do not have the same tasks. What may be compared is the last column, "
-        note += f"over {named}."
+        note += f"over {shown}."
     return Table(heads, table, note)
 
 
-def profile_picture(scores: dict[str, dict], d4rl: bool) -> Picture:
-    """The share of runs above each score, of the methods and over the tasks compared."""
+def task_names(tasks) -> str:
+    """Of tasks with their data, the tasks."""
+    return ", ".join(sorted({task for task, _ in tasks}))
+
+
+def profile_picture(scores: dict[str, dict], order: list[str], d4rl: bool) -> Picture:
+    """The share of runs above each score, of the methods and over the tasks compared; `order` has
+    the page's methods, which says their colours."""
     compared, methods = largest_comparison(scores)
     figure, axis = new_figure("score τ", "share of runs with a score > τ")
     everything = np.concatenate([scores[name][task] for name in methods for task in compared])
@@ -704,8 +717,7 @@ def profile_picture(scores: dict[str, dict], d4rl: bool) -> Picture:
         band = None
         if min(map(len, tasks)) > 1:
             band = statistics.interval(profile, tasks)
-        position = [*scores].index(name)
-        draw_line(axis, position, name, thresholds, profile(tasks), band)
+        draw_line(axis, order.index(name), name, thresholds, profile(tasks), band)
     title = f"Performance profile, {count(len(compared), 'task')} compared"
     return Picture(f"profile-{page_key(d4rl)}", title, svg(figure))
 
@@ -740,7 +752,7 @@ def improvement_table(scores: dict[str, dict]) -> Table:
 def curves_section(rows: list[Row], names: dict[str, str]) -> Section:
     """A picture for each task: mean and standard deviation over the finished seeds."""
     parts = []
-    order = [*dict.fromkeys(names.values())]  # a method has one colour on all pictures
+    order = sorted(set(names.values()))  # a method has one colour on all pictures
     for (task, sha256), same in by_data(rows).items():
         measure = measure_of(same)
         figure, axis = new_figure("updates", MEASURES[measure])

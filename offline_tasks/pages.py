@@ -143,7 +143,7 @@ a { color: var(--link); }
 nav { display: flex; flex-wrap: wrap; gap: 4px 20px; margin: 12px 0; padding: 8px 0;
       border-bottom: 2px solid var(--line); }
 .note { color: var(--quiet); font-size: 0.9rem; }
-.page { display: none; padding-bottom: 48px; }
+.page { display: none; padding-bottom: 48px; scroll-margin-top: 100vh; }  /* links show the top */
 .page:target { display: block; }
 main:not(:has(.page:target)) .page:first-of-type { display: block; }
 .scroll { overflow-x: auto; margin: 8px 0 16px;  /* shadows where there is more to see */
