@@ -51,7 +51,7 @@ from offline_tasks.rollout import (
     play,
 )
 from offline_tasks.tracking import (
-    check_tracking,
+    check_run,
     tracking,
 )
 from offline_tasks.videos import (
@@ -65,7 +65,7 @@ __all__ = [
     "check_arrays",
     "check_data",
     "check_env_id",
-    "check_tracking",
+    "check_run",
     "check_video",
     "dataset_file",
     "draw_data",

@@ -5,6 +5,16 @@ import secrets
 from importlib import import_module
 from pathlib import Path
 
+from offline_tasks.registry import check_env_id
+
+
+def check_run(env_id: str, track: bool) -> None:
+    """ValueError for a task that cannot be run ('': none), or where wandb is asked for in vain."""
+    if env_id:
+        check_env_id(env_id)
+    if track:
+        check_tracking()
+
 
 def check_tracking() -> None:
     """ValueError unless wandb can be used. A folder of that name, such as wandb itself makes, can
@@ -17,18 +27,18 @@ def check_tracking() -> None:
         raise ValueError("--track needs the package wandb: pip install wandb, or leave it out")
 
 
-def tracking(run_dir, config: dict, project: str, entity: str):
+def tracking(run_dir, args: dict):
     """A context in which TensorBoard's writers also write to Weights & Biases, always to the same
     run for a run directory: its id is in wandb_id.txt. OSError where wandb refuses to begin."""
     run_dir = Path(run_dir)
     try:
         return import_module("wandb").init(
-            project=project,
-            entity=entity or None,
+            project=args["wandb_project"],
+            entity=args["wandb_entity"] or None,
             id=_run_id(run_dir / "wandb_id.txt"),
             name=run_dir.name,
             dir=str(run_dir),
-            config=config,
+            config=args,
             resume="allow",
             sync_tensorboard=True,
         )

@@ -118,7 +118,7 @@ def test_a_folder_of_its_name_is_not_the_package(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     monkeypatch.delitem(sys.modules, "wandb", raising=False)
     with pytest.raises(ValueError, match="pip install wandb"):
-        offline_tasks.check_tracking()
+        offline_tasks.check_run("", track=True)
     sys.modules.pop("wandb")
 
 
