@@ -1214,7 +1214,7 @@ def finish(nets, obs_dim, signals, results, args):
         where = f"by update {results['update']}; see {args.run_dir}/results.json"
         print(f"{sorted(results['diverged'])} diverged {where}")
     if results["status"] == "interrupted":
-        command = shlex.join(["python", sys.argv[0], "--resume", args.run_dir])
+        command = f"python {shlex.quote(sys.argv[0])} --resume {shlex.quote(args.run_dir)}"
         print(f"interrupted; go on with: {results['command'] if VARIANT else command}")
     if TASKS_FOLDER.is_dir() and results["status"] != "diverged":
         value = state_value(nets, args)
