@@ -147,7 +147,9 @@ def test_every_difference_is_switched_alone_in_each_family(family, eta, data):
     variants = design_choices.variants(options)
     letter = family == "letter"
     base = resolved(variants.pop(family), options)
-    same = {"num_holdout"} | ({"normalize_observations", "ema_every"} if data == "toy.npz" else set())
+    same = {"num_holdout"} | (
+        {"normalize_observations", "ema_every"} if data == "toy.npz" else set()
+    )
     for name, pair in DIFFERENCES.items():
         assert base[name] == (pair[letter] if name not in same else pair[name != "num_holdout"])
     switched = []
