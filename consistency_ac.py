@@ -636,10 +636,11 @@ def load_data(args):
         arrays = load_transitions(path, d4rl_semantics=args.d4rl_semantics)
     rewards = arrays["rewards"]
     if args.reward_normalization == "std":  # as Diffusion-QL's code does for pen
+        if rewards.min() == rewards.max():
+            reason = "rewards do not vary; leave --reward-normalization std out"
+            raise ValueError(f"dataset {path}: {reason}")
         rewards = (rewards - rewards.mean()) / rewards.std(ddof=1)
     arrays["rewards"] = args.reward_scale * (rewards + args.reward_shift)
-    if not np.isfinite(arrays["rewards"]).all():
-        raise ValueError(f"dataset {path}: rewards do not vary or are too large to be scaled")
     data = {key: torch.from_numpy(array).to(args.device) for key, array in arrays.items()}
     count = len(data["rewards"])
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))  # for every seed
