@@ -97,10 +97,11 @@ def test_no_action_is_beyond_the_bounds_by_a_rounding_error():
         (None, "auto", [[1.1, 0]], r"reach 1.1 \(column 0 is beyond\); rescale them to \[-1, 1\]$"),
     ],
 )
-def test_actions_that_do_not_fit_are_refused_with_the_remedy(bounds, units, actions, said):
+def test_actions_that_do_not_fit_are_refused_with_the_remedy(bounds, units, actions, said, capsys):
     with pytest.raises(ValueError, match=said) as error:
         to_unit("file.npz", "Own-v0", np.float32(actions), bounds, units)
     assert "\n" not in str(error.value) and "dataset file.npz: " in str(error.value)
+    assert capsys.readouterr().err == ""  # no other line
 
 
 def test_a_rounding_error_of_the_bounds_is_clipped_with_a_warning():
