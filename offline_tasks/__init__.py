@@ -13,6 +13,9 @@
     plots.py             learning curves, trajectories, maps of values
     videos.py            an episode filmed
     provenance.py        which versions produced a result
+    tracking.py          Weights & Biases
+    statistics.py        scores over runs and tasks: means, intervals, comparisons
+    pages.py             tables and pictures as Markdown and as one HTML file
 
 A policy is a function `act` from float32 observations (n, obs_dim) to actions (n, action_dim) in
 the environment's units. Importing this package imports NumPy alone; Gymnasium, MuJoCo and
@@ -54,6 +57,10 @@ from offline_tasks.rollout import (
     evaluate,
     play,
 )
+from offline_tasks.tracking import (
+    check_run,
+    tracking,
+)
 from offline_tasks.videos import (
     check_video,
     record_video,
@@ -65,6 +72,7 @@ __all__ = [
     "action_bounds",
     "check_data",
     "check_env_id",
+    "check_run",
     "check_video",
     "dataset_file",
     "draw_data",
@@ -87,4 +95,5 @@ __all__ = [
     "quiet",
     "record_video",
     "task_dims",
+    "tracking",
 ]

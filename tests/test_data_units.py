@@ -172,6 +172,14 @@ def own(script, data_file, folder, **changes):
     return replace(args, **short | changes)
 
 
+def test_a_space_without_bounds_takes_the_unit_range(monkeypatch):
+    space = gymnasium.spaces.Box(np.float32([-2, -np.inf]), np.float32([2, 3]))
+    monkeypatch.setattr(Recorder, "action_space", space)
+    assert offline_tasks.gymnasium_tasks.bounds_of(Recorder()) is None
+    monkeypatch.setattr(Recorder, "action_space", gymnasium.spaces.Box(*SHIFTED))
+    assert offline_tasks.gymnasium_tasks.bounds_of(Recorder()).tolist() == SHIFTED.tolist()
+
+
 @SCRIPT
 def test_networks_live_in_the_unit_range_and_act_in_the_environments(
     script, recorder, data_file, tmp_path, monkeypatch, capsys

@@ -149,7 +149,7 @@ def test_a_flag_that_is_named_exists(path):
             flag = field.name.replace("_", "-")
             known |= {f"--{flag}", f"--no-{flag}"}
     tools = [*sorted(ROOT.glob("benchmarks/*.py")), *sorted(ROOT.glob("ablations/*.py"))]
-    for tool in [*tools, *ROOT.glob("evaluate.py"), ROOT / "export_policy.py"]:
+    for tool in [*tools, *sorted(ROOT.glob("*.py"))]:
         words = re.findall(r"^    (\w+):", tool.read_text(), re.MULTILINE)
         known |= {f"--{word.replace('_', '-')}" for word in words}
         known |= set(re.findall(r"\"(--[a-z-]+)\"", tool.read_text()))
