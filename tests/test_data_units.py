@@ -211,6 +211,7 @@ def test_networks_live_in_the_unit_range_and_act_in_the_environments(
     flags = evaluate.Flags(tmp_path / "run")
     evaluate.evaluate(flags)
     np.testing.assert_array_equal(np.array(Recorder.told), told)
+    assert "has no task" not in capsys.readouterr().err
     script.train(replace(args, resume=str(tmp_path / "run"), num_updates=4))
     assert script.load_policy(tmp_path / "run")(obs).shape == (2, 2)
 
