@@ -10,6 +10,7 @@ rows that the run held out. Exit code: 2 for a wrong argument, 1 for what cannot
 """
 
 import contextlib
+import json
 import sys
 import warnings
 from dataclasses import dataclass, replace
@@ -57,12 +58,14 @@ class Flags:
     num_eval_episodes: Annotated[int | None, own(int, "N")] = None  # episodes to play
     seed: Annotated[int | None, own(int, "N")] = None  # of the episodes and of the policy's noise
     env_id: Annotated[str | None, own(str, "ID")] = None  # the task to play
+    dataset_path: Annotated[str | None, own(str, "FILE")] = None  # the dataset, if it has moved
     device: Annotated[str | None, own(str, "D")] = None  # cpu, cuda, cuda:1, ..., auto
     video: Annotated[Path | None, file("FILE.mp4|.gif")] = None  # film an episode
     out: Annotated[Path | None, file("FILE.json")] = None  # what the table shows, and every score
 
 
 CHANGES = ("num_steps", "num_candidates", "num_eval_episodes", "seed", "env_id", "device")
+CHANGES += ("dataset_path",)
 OF_EPISODES = ("num_candidates", "num_eval_episodes", "seed", "video")  # of no use without a task
 
 
@@ -85,7 +88,23 @@ def load_run(path):
             f"{path} is of the ablation {variant!r}, which may act otherwise than {name}.py; "
             "its results.json has its evaluations"
         )
+    warn_of_divergence(path, state["results"]["update"])
     return script, state
+
+
+def warn_of_divergence(path, update):
+    """A line on stderr where the run went on from the checkpoint of an update and diverged."""
+    folder = path if path.is_dir() else path.parent
+    try:
+        results = json.loads((folder / "results.json").read_text())
+        diverged = results["update"] if results["status"] == "diverged" else None
+    except (OSError, ValueError, TypeError, KeyError):  # absent, or not a run's
+        return
+    if diverged:
+        print(
+            f"warning: {path} diverged by update {diverged}; its checkpoint is of update {update}",
+            file=sys.stderr,
+        )
 
 
 def algorithm(path):
@@ -173,7 +192,8 @@ def energy_score(nets, saved, args, script, state):
     """The energy score of the policy on the held-out rows. Without them None and a line that says
     why, or, where there is no task either, InputError."""
     try:
-        holdout = held_out_rows(replace(saved, device=args.device), script, state)
+        here = replace(saved, device=args.device, dataset_path=args.dataset_path)
+        holdout = held_out_rows(here, script, state)
     except InputError as error:
         if not args.env_id:
             raise InputError(f"nothing to measure: no task, no energy score: {error}") from error
@@ -247,7 +267,7 @@ def main() -> int:
     try:
         evaluate(flags)
     except (ValueError, OSError) as error:
-        print("error:", str(error).splitlines()[0], file=sys.stderr)
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 2 if isinstance(error, ARGUMENT_ERRORS) else 1
     return 0
 

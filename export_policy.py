@@ -95,7 +95,7 @@ def export(run: Path, num_steps: int | None = None) -> tuple[dict[str, np.ndarra
 def check_arrays(arrays, run, update):
     """Raise InputError for an array that is not finite, or a weight that no training ends with."""
     for name, array in arrays.items():
-        bound = math.inf if name.startswith("obs_") else LARGEST_WEIGHT
+        bound = LARGEST_WEIGHT if name[0] in "wb" else math.inf  # others are scales and times
         size = np.abs(array).max()
         if not size < bound:  # also NaN
             raise InputError(
@@ -175,7 +175,7 @@ def main() -> int:
         arrays, text = export(flags.run_dir, flags.num_steps)
         write_policy(arrays, text, flags.folder)
     except (ValueError, OSError) as error:
-        print("error:", str(error).splitlines()[0], file=sys.stderr)
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 2 if isinstance(error, ARGUMENT_ERRORS) else 1
     print(f"wrote {flags.folder / 'policy.npz'} and {flags.folder / 'policy.py'}")
     return 0

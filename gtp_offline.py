@@ -31,7 +31,6 @@ import os
 import pickle
 import platform
 import re
-import shlex
 import sys
 import time
 import timeit
@@ -44,7 +43,7 @@ from importlib import import_module
 from pathlib import Path
 from signal import SIG_DFL, SIGINT, SIGTERM, signal
 from statistics import median
-from typing import Literal
+from typing import Literal, get_args
 
 import filelock
 import h5py
@@ -200,8 +199,6 @@ def check_args(args):
         raise ArgumentError(f"--max-weight is {args.max_weight}; give a number above 0, or inf")
     if not 0 < args.expectile < 1:
         raise ArgumentError(f"--expectile is {args.expectile}; give a number between 0 and 1")
-    if args.td_target == "expectile" and args.max_q_backup:
-        print("--max-q-backup has no effect with --td-target expectile", file=sys.stderr)
     if args.td_target == "expectile" and args.value == "policy":
         raise ArgumentError("--value policy has no V for the TD target; add --td-target policy")
     if not 1e-4 <= args.sigma_min < args.sigma_max:
@@ -257,7 +254,7 @@ def task_defaults(env_id, num_updates):
 
 
 def check_common_args(args):
-    """Raise ArgumentError for a number out of its range, an unknown task or an absent device."""
+    """Raise ArgumentError for a value out of its range, an unknown task or an absent device."""
     if not (args.env_id or args.dataset_path):
         raise ArgumentError("neither --env-id nor --dataset-path is given; name one")
     largest = {"seed": 2**63 - 1, "learning_rate": 1, "tau": 1} | LARGEST
@@ -265,18 +262,29 @@ def check_common_args(args):
     for name, value in vars(args).items():
         low = int(name.startswith(counts) and name != "num_holdout")
         low = -math.inf if name.startswith("reward_") else low
-        high = largest.get(name, math.inf)
+        high = largest.get(name, 10**9 if isinstance(value, int) else math.inf)
         if not isinstance(value, str) and not low <= value <= high:  # also refuses NaN
             flag = name.replace("_", "-")
             raise ArgumentError(f"--{flag} is {value}; give a number from {low} to {high}")
+    for field in fields(args):
+        choices = get_args(field.type)
+        if choices and getattr(args, field.name) not in choices:
+            raise ArgumentError(f"{field.name} is none of {', '.join(choices)}")
     if args.env_id:
         try:
             tasks().check_env_id(args.env_id)
         except ValueError as error:
             raise ArgumentError(str(error)) from error
-    on_gpu = args.device.startswith("cuda") and torch.cuda.is_available()
-    if args.device != "cpu" and not on_gpu:
-        raise ArgumentError(f"--device {args.device} is not to be had on this machine; give cpu")
+    check_device(args)
+
+
+def check_device(args):
+    """Raise ArgumentError where this machine or its PyTorch cannot do what is asked."""
+    known = ["cpu"]
+    if torch.cuda.is_available():
+        known += ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if args.device not in known:
+        raise ArgumentError(f"--device {args.device} is not to be had; give {' or '.join(known)}")
     if args.compile and torch.__version__ < "2.11":
         raise ArgumentError(f"--compile needs PyTorch 2.11 or newer, this is {torch.__version__}")
 
@@ -341,6 +349,9 @@ class ObsNetwork(nn.Module):
         self.register_buffer("obs_std", torch.ones(obs_dim))
 
     def standardized(self, obs):
+        dims = len(self.obs_mean)
+        if obs.shape[1:] != (dims,):  # a single column would be taken for all
+            raise ValueError(f"observations {tuple(obs.shape)}, but ({dims},) or (n, {dims}) fit")
         return (obs - self.obs_mean) / self.obs_std
 
 
@@ -747,14 +758,17 @@ def read_arrays(path):
     arrays = {}
     key = "the file"
     try:
-        with open(path, "rb") as file:  # says plainly what is wrong with a folder
-            npz = zipfile.is_zipfile(file)
+        if not os.path.isfile(path):  # opening a pipe would wait for ever
+            raise FileNotFoundError("no such file")
+        npz = zipfile.is_zipfile(path)
         with np.load(path) if npz else h5py.File(path, "r") as file:
             for key in ("observations", "actions", "rewards", "terminals", "timeouts"):
                 if key in file or key != "timeouts":
                     arrays[key] = file[key].astype(np.float32)[()]  # h5py: as it reads
     except Exception as error:  # h5py and zipfile raise many kinds for a damaged file
-        reason = f"{key}: {' '.join(str(error).split())[:200]}"
+        reason = f"{key}: {error!r}"[:200]
+        if TASKS_FOLDER.is_dir():
+            reason = tasks().why_unreadable(path, key, error)
         raise ValueError(f"dataset {path} cannot be read as HDF5 or NPZ: {reason}") from error
     return arrays
 
@@ -928,6 +942,7 @@ def select(results, args):
 
 
 # ------------------------------------------ checkpoint ------------------------------------------
+CHANGEABLE = {"device", "seed", "num_steps", "num_candidates", "eval_actor"}  # by load_policy
 # --- shared: checkpoint ---
 FORMAT = 2  # of a checkpoint
 
@@ -1015,14 +1030,23 @@ def load_networks(state, args):
     """The networks in a checkpoint, less those that args (--num-candidates 1, say) do without."""
     nets = make_networks(args, *state["dims"]).to(args.device)
     weights = {key: w for key, w in state["nets"].items() if key.split(".")[0] in nets}
+    if weights.keys() != nets.state_dict().keys():
+        raise ArgumentError("the run has no critic to choose among candidates; give 1")
+    if not all(weight.isfinite().all() for weight in weights.values()):
+        raise InputError("the run has diverged: weights of its checkpoint are not finite")
     nets.load_state_dict(weights)
     return nets
 
 
 def load_policy(checkpoint, **changes):
-    """act(obs), NumPy (obs_dim,) -> (action_dim,), of a run; changes: device="cuda", num_steps=2"""
+    """act(obs), NumPy (obs_dim,) -> (action_dim,), of a run, on the CPU; changes: of CHANGEABLE
+    (device="cuda"). ArgumentError for other changes and for values that cannot be."""
     state = load_checkpoint(Path(checkpoint))
+    if not changes.keys() <= CHANGEABLE:
+        raise ArgumentError(f"{sorted(changes)}: only {sorted(CHANGEABLE)} can be changed")
     args = replace(saved_args(state), **{"device": "cpu"} | changes)
+    args = replace(args, device=find_device(args.device))
+    check_args(replace(args, env_id="", dataset_path="none"))  # acting needs no task
     return make_act(load_networks(state, args), args, args.seed)
 
 
@@ -1070,6 +1094,14 @@ def start(args):
     if state:
         args = check_resume(args, state)
     check_args(args)
+    default = default_args(**{name: getattr(args, name) for name in DECISIVE})
+    with contextlib.suppress(ModuleNotFoundError):  # where the script was copied alone
+        import_module("idle_flags").report(VARIANT or Path(__file__).stem, args, default)
+    if args.tensorboard:
+        try:
+            import_module("torch.utils.tensorboard")  # takes a second
+        except Exception as error:  # it is missing, or does not fit other packages
+            raise InputError(f"no TensorBoard ({error}); give --no-tensorboard") from error
     if args.dataset_path:  # absolute: a resume may start in another folder
         args = replace(args, dataset_path=os.path.abspath(args.dataset_path))
     return replace(args, eval_freq=args.eval_freq or max(1, args.num_updates // 20)), state
@@ -1144,7 +1176,7 @@ def running(args, results):
         results |= {"status": "running", "args": asdict(args)}
         write_results(results, args)
         if args.tensorboard:
-            tensorboard = import_module("torch.utils.tensorboard")  # takes a second
+            tensorboard = import_module("torch.utils.tensorboard")
             writer = tensorboard.SummaryWriter(run_dir, purge_step=results["update"] + 1)
             stack.enter_context(writer)
         try:
@@ -1206,13 +1238,10 @@ def finish(nets, obs_dim, signals, results, args):
     codes = {"finished": 0, "diverged": 1, "interrupted": 128 + sum(signals[:1])}
     results["exit_code"] = codes[results["status"]]
     write_results(results, args)
-    if results["status"] == "diverged":
-        where = f"by update {results['update']}; see {args.run_dir}/results.json"
-        print(f"{sorted(results['diverged'])} diverged {where}")
-    if results["status"] == "interrupted":
-        command = shlex.join(["python", sys.argv[0], "--resume", args.run_dir])
-        print(f"interrupted; go on with: {results['command'] if VARIANT else command}")
-    if TASKS_FOLDER.is_dir() and results["status"] != "diverged":
+    if not TASKS_FOLDER.is_dir():
+        return
+    tasks().say_end(results)
+    if results["status"] != "diverged":
         value = state_value(nets, args)
         evaluations = results["evaluations"]
         try:
@@ -1320,9 +1349,15 @@ def main():
     """Train -> exit code: 0 finished, 1 diverged or bad input, 2 bad argument, 128 + signal."""
     try:
         return train(parse_args(sys.argv[1:]))["exit_code"]
-    except (InputError, OSError) as error:
-        print("error:", str(error).splitlines()[0], file=sys.stderr)
+    except (InputError, OSError, ImportError) as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 2 if isinstance(error, ArgumentError) else 1
+    except (MemoryError, RuntimeError) as error:
+        if "allocate" not in str(error):
+            raise
+        sizes = "--batch-size, --hidden-dim, --num-candidates, --num-eval-episodes or --num-holdout"
+        print(f"error: the memory is full; give a smaller {sizes}", file=sys.stderr)
+        return 1
 
 
 # --- end shared ---

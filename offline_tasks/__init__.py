@@ -11,6 +11,8 @@
     plots.py             learning curves, trajectories, maps of values
     videos.py            an episode filmed
     provenance.py        which versions produced a result
+    reading.py           why a dataset file cannot be read
+    endings.py           what is said at the end of a run that did not finish
 
 A policy is a function `act` from float32 observations (n, obs_dim) to actions (n, action_dim) in
 [-1, 1]. Importing this package imports NumPy alone; Gymnasium, MuJoCo and matplotlib follow when
@@ -22,6 +24,7 @@ from offline_tasks.d4rl_files import (
     DATASETS,
     fix_timeouts,
 )
+from offline_tasks.endings import say_end
 from offline_tasks.plots import (
     draw_data,
     draw_trajectories,
@@ -33,6 +36,7 @@ from offline_tasks.plots import (
     plot_value,
 )
 from offline_tasks.provenance import provenance
+from offline_tasks.reading import why_unreadable
 from offline_tasks.registry import (
     TASK_DIMS,
     check_data,
@@ -76,5 +80,7 @@ __all__ = [
     "plot_value",
     "provenance",
     "record_video",
+    "say_end",
     "task_dims",
+    "why_unreadable",
 ]

@@ -22,5 +22,13 @@ def provenance(script: Path) -> dict:
         "command": shlex.join(["python", *sys.argv]),
         "commit": commit or None,
         "script_sha256": hashlib.sha256(script.read_bytes()).hexdigest(),
-        "versions": {name: metadata.version(name) for name in LIBRARIES},
+        "versions": {name: _version(name) for name in LIBRARIES},
     }
+
+
+def _version(name: str) -> str | None:
+    """A package's version; None where it is absent or was installed without saying."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
