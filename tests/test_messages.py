@@ -174,7 +174,8 @@ def test_a_gif_without_its_writer_says_what_to_do(tmp_path, monkeypatch):
 @pytest.mark.parametrize("frame", [None, [], np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8)])
 def test_an_environment_that_draws_nothing_is_named(frame, tmp_path, monkeypatch):
     class Blank:
-        metadata = {}
+        def __init__(self):
+            self.metadata = {}
 
         def reset(self, seed):
             return np.zeros(3), {}
