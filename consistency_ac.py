@@ -881,7 +881,6 @@ def load_policy(checkpoint, **changes):
     if not changes.keys() <= CHANGEABLE:
         raise ArgumentError(f"{sorted(changes)}: only {sorted(CHANGEABLE)} can be changed")
     args = replace(saved_args(state), **{"device": "cpu"} | changes)
-    args = replace(args, device=find_device(args.device))
     check_args(replace(args, env_id="", dataset_path="none"))  # acting needs no task
     return make_act(load_networks(state, args), args, args.seed)
 
@@ -933,11 +932,8 @@ def start(args):
     default = default_args(**{name: getattr(args, name) for name in DECISIVE})
     with contextlib.suppress(ModuleNotFoundError):  # where the script was copied alone
         import_module("idle_flags").report(VARIANT or Path(__file__).stem, args, default)
-    if args.tensorboard:
-        try:
-            import_module("torch.utils.tensorboard")  # takes a second
-        except Exception as error:  # it is missing, or does not fit other packages
-            raise InputError(f"no TensorBoard ({error}); give --no-tensorboard") from error
+    if args.tensorboard and TASKS_FOLDER.is_dir():
+        tasks().check_tensorboard()
     if args.dataset_path:  # absolute: a resume may start in another folder
         args = replace(args, dataset_path=os.path.abspath(args.dataset_path))
     return replace(args, eval_freq=args.eval_freq or max(1, args.num_updates // 20)), state
@@ -1012,7 +1008,7 @@ def running(args, results):
         results |= {"status": "running", "args": asdict(args)}
         write_results(results, args)
         if args.tensorboard:
-            tensorboard = import_module("torch.utils.tensorboard")
+            tensorboard = import_module("torch.utils.tensorboard")  # takes a second
             writer = tensorboard.SummaryWriter(run_dir, purge_step=results["update"] + 1)
             stack.enter_context(writer)
         try:
@@ -1185,14 +1181,13 @@ def main():
     """Train -> exit code: 0 finished, 1 diverged or bad input, 2 bad argument, 128 + signal."""
     try:
         return train(parse_args(sys.argv[1:]))["exit_code"]
-    except (InputError, OSError, ImportError) as error:
+    except (InputError, OSError, ImportError, UnicodeError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 2 if isinstance(error, ArgumentError) else 1
     except (MemoryError, RuntimeError) as error:
         if "allocate" not in str(error):
             raise
-        sizes = "--batch-size, --hidden-dim, --num-candidates, --num-eval-episodes or --num-holdout"
-        print(f"error: the memory is full; give a smaller {sizes}", file=sys.stderr)
+        print("error: the memory is full; smaller: --batch-size, --hidden-dim", file=sys.stderr)
         return 1
 
 

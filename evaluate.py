@@ -262,13 +262,23 @@ def print_table(row):
             print(f"  {name:<22}{shown}")
 
 
+def full_memory(error) -> int:
+    """The exit code of an error that says that memory is full, in a line; others are raised."""
+    if "allocate" not in str(error):
+        raise error
+    print("error: the memory is full; smaller: --num-steps, --num-candidates", file=sys.stderr)
+    return 1
+
+
 def main() -> int:
     flags = tyro.cli(Flags)
     try:
         evaluate(flags)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 2 if isinstance(error, ARGUMENT_ERRORS) else 1
+    except (MemoryError, RuntimeError) as error:
+        return full_memory(error)
     return 0
 
 

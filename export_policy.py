@@ -22,7 +22,7 @@ import tyro
 
 import gtp_bc
 import gtp_offline
-from evaluate import ARGUMENT_ERRORS, load_run, own
+from evaluate import ARGUMENT_ERRORS, full_memory, load_run, own
 from gtp_offline import ArgumentError, InputError
 
 LARGEST_WEIGHT = 1e6  # trained ones are below 100; beyond it actions are -1 and 1 alone
@@ -174,9 +174,11 @@ def main() -> int:
             raise ArgumentError(f"--num-steps is {flags.num_steps}; give a number from 1")
         arrays, text = export(flags.run_dir, flags.num_steps)
         write_policy(arrays, text, flags.folder)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 2 if isinstance(error, ARGUMENT_ERRORS) else 1
+    except (MemoryError, RuntimeError) as error:
+        return full_memory(error)
     print(f"wrote {flags.folder / 'policy.npz'} and {flags.folder / 'policy.py'}")
     return 0
 

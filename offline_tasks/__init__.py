@@ -35,7 +35,7 @@ from offline_tasks.plots import (
     plot_trajectories,
     plot_value,
 )
-from offline_tasks.provenance import provenance
+from offline_tasks.provenance import check_tensorboard, provenance
 from offline_tasks.reading import why_unreadable
 from offline_tasks.registry import (
     TASK_DIMS,
@@ -62,6 +62,7 @@ __all__ = [
     "check_arrays",
     "check_data",
     "check_env_id",
+    "check_tensorboard",
     "check_video",
     "dataset_file",
     "draw_data",

@@ -37,4 +37,5 @@ def _wrong_content(path: Path, key: str, error: Exception) -> str:
         return f"{key} is a group of arrays; join them into one array with a row per step"
     if isinstance(error, (TypeError, ValueError)) and key != "the file":
         return f"{key} are not numbers; store them as float32"
-    return f"{key} is damaged or cut off; copy or download it again"
+    reason = " ".join(str(error).split())[:100]
+    return f"{key} is damaged, cut off or of a kind not known here; write it again ({reason})"

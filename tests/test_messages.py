@@ -19,6 +19,7 @@ from conftest import make_dataset
 import consistency_ac as cac
 import diffusion_ql as dql
 import evaluate
+import export_policy
 import gtp_bc as bc
 import gtp_offline as gtp
 import offline_tasks
@@ -118,7 +119,7 @@ def test_a_full_memory_is_one_line_and_other_errors_are_not_hidden(
         if error in FULL:
             code, lines = main(script, *words, number)
             errors = [line for line in lines if line.startswith("error")]
-            assert code == 1 and len(errors) == 1 and "smaller --batch-size" in errors[0]
+            assert code == 1 and len(errors) == 1 and "smaller: --batch-size" in errors[0]
         else:
             with pytest.raises(RuntimeError, match="mat1"):
                 main(script, *words, number)
@@ -148,12 +149,21 @@ def test_without_tensorboard_nothing_is_begun(script, main, dataset, tmp_path, m
             raise TypeError("Descriptors cannot be created directly.")
         return real(name, *args)
 
-    monkeypatch.setattr(script, "import_module", missing)
+    monkeypatch.setattr(sys.modules["offline_tasks.provenance"], "import_module", missing)
     words = ["--dataset-path", dataset, "--device", "cpu", "--num-updates", 1]
-    one_error(main(script, *words), "no TensorBoard (Descriptors", "give --no-tensorboard")
+    one_error(
+        main(script, *words), "TensorBoard cannot be had (Descriptors", "give --no-tensorboard"
+    )
     assert not list(tmp_path.iterdir())
     words += ["--hidden-dim", 4, "--no-tensorboard"]
     assert main(script, *words)[0] == 0
+
+
+@every_script
+def test_a_simulator_that_is_missing_is_said_before_training(script, main, dataset, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    result = main(script, "--env-id", "hopper-medium-v2", "--dataset-path", dataset)
+    one_error(result, "hopper-medium-v2 is evaluated with gymnasium and mujoco", code=2)
 
 
 def test_a_package_without_a_version_is_null(monkeypatch):
@@ -239,7 +249,7 @@ def test_a_pipe_is_not_waited_for(main, tmp_path):
 CONTENTS = {  # what a file is: what is said of it
     "missing": (None, "there is no such file; --dataset-path names another"),
     "text": (b"observations,actions\n", "it begins like neither"),
-    "cut off": (b"\x89HDF\r\n\x1a\n" * 9, "the file is damaged or cut off"),
+    "cut off": (b"\x89HDF\r\n\x1a\n" * 9, "the file is damaged, cut off or of a kind not known"),
 }
 
 
@@ -274,6 +284,19 @@ def test_a_name_with_a_line_break_is_said_whole(main, tmp_path):
     one_error(main(gtp, "--dataset-path", tmp_path / "a\nb"), "a b cannot be read", "no such file")
 
 
+@pytest.mark.parametrize("error", FULL)
+def test_a_full_memory_is_one_line_of_the_other_programs_too(error, small, monkeypatch, capsys):
+    def fails(*args):
+        raise error
+
+    for program, function in ((evaluate, "evaluate"), (export_policy, "export")):
+        monkeypatch.setattr(program, function, fails)
+        words = ["run", "policy"] if program is export_policy else ["run"]
+        monkeypatch.setattr(sys, "argv", [program.__name__, *words])
+        assert program.main() == 1
+        assert "the memory is full; smaller: --num-steps" in capsys.readouterr().err
+
+
 # ---- policies ------------------------------------------------------------------------------------
 
 
@@ -302,7 +325,7 @@ def test_the_changes_of_a_policy_are_checked(script, small, tmp_path):
         with pytest.raises(script.ArgumentError) as refused:
             script.load_policy(run, **changes)
         assert "\n" not in str(refused.value)
-    act = script.load_policy(run, device="auto", seed=3, eval_actor="ema")
+    act = script.load_policy(run, seed=3, eval_actor="ema")
     assert act(np.zeros(3)).shape == (2,)
 
 
