@@ -241,16 +241,9 @@ def check_common_args(args):
             tasks().check_env_id(args.env_id)
         except ValueError as error:
             raise ArgumentError(str(error)) from error
-    check_device(args)
-
-
-def check_device(args):
-    """Raise ArgumentError where this machine or its PyTorch cannot do what is asked."""
-    known = ["cpu"]
-    if torch.cuda.is_available():
-        known += ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-    if args.device not in known:
-        raise ArgumentError(f"--device {args.device} is not to be had; give {' or '.join(known)}")
+    on_gpu = args.device.startswith("cuda") and torch.cuda.is_available()
+    if args.device != "cpu" and not on_gpu:
+        raise ArgumentError(f"--device {args.device} is not to be had on this machine; give cpu")
     if args.compile and torch.__version__ < "2.11":
         raise ArgumentError(f"--compile needs PyTorch 2.11 or newer, this is {torch.__version__}")
 
@@ -587,17 +580,14 @@ def read_arrays(path):
     arrays = {}
     key = "the file"
     try:
-        if not os.path.isfile(path):  # opening a pipe would wait for ever
-            raise FileNotFoundError("no such file")
-        npz = zipfile.is_zipfile(path)
+        with open(path, "rb") as file:  # says plainly what is wrong with a folder
+            npz = zipfile.is_zipfile(file)
         with np.load(path) if npz else h5py.File(path, "r") as file:
             for key in ("observations", "actions", "rewards", "terminals", "timeouts"):
                 if key in file or key != "timeouts":
                     arrays[key] = file[key].astype(np.float32)[()]  # h5py: as it reads
     except Exception as error:  # h5py and zipfile raise many kinds for a damaged file
-        reason = f"{key}: {error!r}"[:200]
-        if TASKS_FOLDER.is_dir():
-            reason = tasks().why_unreadable(path, key, error)
+        reason = f"{key}: {' '.join(str(error).split())[:200]}"
         raise ValueError(f"dataset {path} cannot be read as HDF5 or NPZ: {reason}") from error
     return arrays
 

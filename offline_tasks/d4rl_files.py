@@ -7,7 +7,6 @@ and SHA-256 are the published ones.
 import contextlib
 import hashlib
 import http.client
-import importlib.util
 import os
 import sys
 import threading
@@ -121,16 +120,6 @@ DATASETS = _datasets()
 def owns(env_id: str) -> bool:
     """Whether it is the id of a D4RL task that can be built here."""
     return env_id in TASK_DIMS
-
-
-def check_simulator(env_id: str) -> None:
-    """Raises a ValueError where what the first evaluation needs is not installed."""
-    missing = [name for name in ("gymnasium", "mujoco") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ValueError(
-            f"{env_id} is evaluated with {' and '.join(missing)}: pip install -r requirements.txt, "
-            "or leave --env-id out and give --dataset-path FILE"
-        )
 
 
 def task_dims(env_id: str) -> tuple[int, int, int]:

@@ -29,8 +29,6 @@ def check_env_id(env_id: str) -> None:
     registered in Gymnasium; imports the module of an id such as package.module:EnvId-v0."""
     if source(env_id) is gymnasium_tasks:
         gymnasium_tasks.check_env_id(env_id, others=TASK_DIMS)
-    if source(env_id) is d4rl_files:
-        d4rl_files.check_simulator(env_id)
 
 
 def task_dims(env_id: str) -> tuple[int, int, int]:
