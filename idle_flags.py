@@ -6,9 +6,10 @@ values these flags do nothing. A script that has been copied alone does without 
 
 import sys
 
-CRITIC = ["critic_learning_rate", "gamma", "max_q_backup", "reward_scale", "reward_shift"]
+REWARDS = ["reward_scale", "reward_shift", "reward_normalization"]
+CRITIC = ["critic_learning_rate", "gamma", "max_q_backup", *REWARDS]
 EVERY = [
-    ({"env_id": ""}, ["num_eval_episodes"]),
+    ({"env_id": ""}, ["num_eval_episodes", "action_units"]),
     ({"compile": False}, ["cuda_graphs"]),
     ({"device": "cpu"}, ["cuda_graphs"]),
 ]
@@ -31,7 +32,7 @@ IDLE = {
             [*CRITIC, "td_target", "expectile", "weight_critic", "critic_norm"],
         ),
     ],
-    "gtp_bc": [*EVERY, *GTP, ({}, ["reward_scale", "reward_shift"])],
+    "gtp_bc": [*EVERY, *GTP, ({}, REWARDS)],
     "diffusion_ql": [
         *EVERY,
         *BASELINE,

@@ -6,7 +6,9 @@
     d4rl_files.py        D4RL's tasks: dimensions, scores, dataset files
     d4rl.py              D4RL's environments: MuJoCo 2.1.0's physics on the current MuJoCo
     gymnasium_tasks.py   any other task registered in Gymnasium, also one's own: module:EnvId
-    arrays.py            checks of a dataset's arrays, the ends of its episodes
+    arrays.py            a dataset's arrays, read and checked, the ends of its episodes
+    units.py             the units of actions: a file's, an environment's, [-1, 1]
+    loading.py           a dataset as the algorithms take it, and what is said about it
     rollout.py           evaluation of a policy in parallel episodes
     plots.py             learning curves, trajectories, maps of values
     videos.py            an episode filmed
@@ -15,16 +17,20 @@
     endings.py           what is said at the end of a run that did not finish
 
 A policy is a function `act` from float32 observations (n, obs_dim) to actions (n, action_dim) in
-[-1, 1]. Importing this package imports NumPy alone; Gymnasium, MuJoCo and matplotlib follow when
-they are needed.
+the environment's units. Importing this package imports NumPy alone; Gymnasium, MuJoCo and
+matplotlib follow when they are needed.
 """
 
-from offline_tasks.arrays import check_arrays
+from offline_tasks.arrays import quiet
 from offline_tasks.d4rl_files import (
     DATASETS,
     fix_timeouts,
 )
 from offline_tasks.endings import say_end
+from offline_tasks.loading import (
+    load_dataset,
+    load_transitions,
+)
 from offline_tasks.plots import (
     draw_data,
     draw_trajectories,
@@ -36,9 +42,9 @@ from offline_tasks.plots import (
     plot_value,
 )
 from offline_tasks.provenance import check_tensorboard, provenance
-from offline_tasks.reading import why_unreadable
 from offline_tasks.registry import (
     TASK_DIMS,
+    action_bounds,
     check_data,
     check_env_id,
     dataset_file,
@@ -59,7 +65,7 @@ from offline_tasks.videos import (
 __all__ = [
     "DATASETS",
     "TASK_DIMS",
-    "check_arrays",
+    "action_bounds",
     "check_data",
     "check_env_id",
     "check_tensorboard",
@@ -71,6 +77,8 @@ __all__ = [
     "episode_seeds",
     "evaluate",
     "fix_timeouts",
+    "load_dataset",
+    "load_transitions",
     "make_env",
     "normalized_score",
     "play",
@@ -80,8 +88,8 @@ __all__ = [
     "plot_trajectories",
     "plot_value",
     "provenance",
+    "quiet",
     "record_video",
     "say_end",
     "task_dims",
-    "why_unreadable",
 ]

@@ -19,7 +19,7 @@ ASIDE = {
     *("env_id", "dataset_path", "run_dir", "resume", "device", "num_threads", "compile"),
     *("tensorboard", "checkpoint_freq", "log_freq", "eval_freq", "num_eval_episodes"),
     *("fix_timeouts", "divergence_bound", "literal", "cuda_graphs", "num_updates"),
-    *("selection", "top_k", "schedule"),
+    *("selection", "top_k", "schedule", "action_units"),
 }
 REDRAWN = {"max_q_backup", "num_value_samples", "td_target"}  # other noise, whatever it is for
 MODES = {  # in each, every flag is changed alone

@@ -220,7 +220,7 @@ def test_observations_in_a_group_are_named(script, main, tmp_path):
         for key, array in data.items():
             file[f"{key}/episode_0"] = array
     result = main(script, "--dataset-path", tmp_path / "d.hdf5")
-    line = one_error(result, "observations is a group of arrays; join them into one array")
+    line = one_error(result, "observations is a group; join its arrays into one")
     assert "attribute" not in line
 
 
@@ -232,7 +232,7 @@ def test_a_pipe_is_not_waited_for(main, tmp_path):
 CONTENTS = {  # what a file is: what is said of it
     "missing": (None, "there is no such file; --dataset-path names another"),
     "text": (b"observations,actions\n", "it begins like neither"),
-    "cut off": (b"\x89HDF\r\n\x1a\n" * 9, "the file is damaged, cut off or of a kind not known"),
+    "cut off": (b"\x89HDF\r\n\x1a\n" * 9, "it is damaged, cut off or of a kind not known"),
 }
 
 
@@ -247,7 +247,7 @@ def test_the_remedy_is_by_what_is_wrong(kind, main, tmp_path):
 def test_text_and_missing_keys_are_named_in_own_words(main, tmp_path):
     data = make_dataset() | {"actions": np.array([b"left"] * 240)}
     np.savez(tmp_path / "d.npz", **data)
-    one_error(main(gtp, "--dataset-path", tmp_path / "d.npz"), "actions are not numbers")
+    one_error(main(gtp, "--dataset-path", tmp_path / "d.npz"), "actions is no array of numbers")
     del data["actions"]
     np.savez(tmp_path / "d.npz", **data)
     one_error(main(gtp, "--dataset-path", tmp_path / "d.npz"), "it has no actions")
@@ -259,7 +259,7 @@ def test_a_file_that_may_not_be_read_is_named(main, dataset, monkeypatch):
     def refuses(*args, **kwargs):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(gtp.np, "load", refuses)
+    monkeypatch.setattr(np, "load", refuses)
     one_error(main(gtp, "--dataset-path", dataset), "this user may not read it")
 
 
