@@ -153,7 +153,9 @@ def changed_args(saved, flags, script, state):
         )
     args = replace(args, device=script.find_device(args.device), compile=False)
     # A run that has lost its task by --env-id "" still has its data.
-    script.check_args(replace(args, dataset_path=state["results"]["dataset"]["path"]))
+    # What an older run was allowed, it may go on to do.
+    path = state["results"]["dataset"]["path"]
+    script.check_args(replace(args, resume=str(flags.run_dir), dataset_path=path))
     check_task(args.env_id, flags, state["dims"])
     return args
 
