@@ -20,6 +20,7 @@ ASIDE = {
     *("tensorboard", "checkpoint_freq", "log_freq", "eval_freq", "num_eval_episodes"),
     *("fix_timeouts", "divergence_bound", "literal", "cuda_graphs", "num_updates"),
     *("selection", "top_k", "schedule", "action_units", "d4rl_semantics"),
+    *("early_stop", "diffusion_bc"),
 }
 REDRAWN = {"max_q_backup", "num_value_samples", "td_target"}  # other noise, whatever it is for
 MODES = {  # in each, every flag is changed alone
@@ -54,7 +55,7 @@ def outcome(script, args):
     if args.normalize_observations:
         script.standardize(nets, data)
     optimizers = script.make_optimizers(nets, args)
-    for update in range(2):
+    for update in range(3):
         inputs = script.draw_inputs(update, data, generator, args)
         script.update_networks(nets, optimizers, data, inputs, args)
     act = script.make_act(nets, args, args.seed)
