@@ -383,3 +383,47 @@ def test_a_moved_dataset_is_named_to_evaluate(small, dataset, tmp_path, monkeypa
     monkeypatch.setattr(sys, "argv", [*words, "--dataset-path", str(tmp_path / "moved.npz")])
     assert evaluate.main() == 0
     assert "energy_score" in capsys.readouterr().out
+
+
+# ---- what a run says of itself ------------------------------------------------------------------
+
+NOTHING = dict.fromkeys(("normalized_score", "episodic_return", "energy_score"))
+BEST = {  # rows of evaluations: what decides, and the update of the best
+    "score": ([(1, 9, 0.1), (3, 7, 0.3), (3, 8, 0.2)], "normalized_score", 2),
+    "return": ([(None, -1365, 0.1), (None, -1102, 0.3), (None, -1200, 0.2)], "episodic_return", 2),
+    "energy": ([(None, None, 0.3), (None, None, 0.1), (None, None, 0.1)], "energy_score", 2),
+    "update": ([(None, None, None)] * 3, "update", 3),
+}
+
+
+@every_script
+@pytest.mark.parametrize("kind", BEST)
+def test_the_best_is_by_score_else_return_else_energy_score(
+    script, kind, small, tmp_path, monkeypatch
+):
+    """The first of equal ones; results.json says by what."""
+    known, decided_by, update = BEST[kind]
+
+    def row(nets, args, holdout, update):
+        return {"update": update} | dict(zip(NOTHING, known[update - 1], strict=True))
+
+    monkeypatch.setattr(script, "evaluate", row)
+    script.train(small("run", script, num_updates=3, eval_freq=1))
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert (results["best_by"], results["best"]["update"]) == (decided_by, update)
+    assert results["last"]["update"] == 3
+
+
+@every_script
+def test_a_finished_run_says_that_it_has_ended(script, small, tmp_path, capsys):
+    script.train(small(script=script, num_updates=1))
+    capsys.readouterr()
+    assert script.train(script.resume_args(tmp_path / "run"))["exit_code"] == 0
+    assert f"{tmp_path}/run has ended: nothing to train" in capsys.readouterr().err
+
+
+@every_script
+def test_a_word_that_is_none_of_the_flags_is_refused(script, small):
+    """--help has them; from Python a misspelt one would be taken for the last branch."""
+    with pytest.raises(script.ArgumentError, match="eval_actor is none of"):
+        script.train(small(script=script, eval_actor="emma"))
