@@ -25,7 +25,7 @@ IDLE = {
         ({"value": "learned"}, ["num_value_samples"]),
         ({"td_target": "policy", "value": "policy"}, ["expectile"]),
         ({"td_target": "policy", "eta": 0}, ["expectile", "weight_critic"]),
-        ({"eta": 0}, ["truncate_advantage", "max_weight", "weight_normalization"]),
+        ({"eta": 0}, ["std_floor", "truncate_advantage", "max_weight", "weight_normalization"]),
         ({"eta": 0}, ["value", "num_value_samples"]),
         (
             {"eta": 0, "num_candidates": 1},

@@ -73,6 +73,8 @@ def test_the_flags_without_effect_are_those_in_the_table(mode, small):
     tiny = {"hidden_dim": 4, "batch_size": 8, "num_holdout": 9, **changes}
     if script in (dql, cac):
         tiny |= {"ema_start": 0, "ema_every": 1}
+    if script is gtp:
+        tiny |= {"std_floor": 0.5, "max_weight": 1.2}  # both bind
     args = small(mode, script, **tiny)
     expected = outcome(script, args)
     idle = idle_flags(script.__name__, args)
