@@ -185,6 +185,7 @@ def test_gtp_bc_has_the_flags_of_gtp_offline_but_those_of_the_critic():
         "max_q_backup",
         "eta",
         "truncate_advantage",
+        "std_floor",
         "max_weight",
         "weight_normalization",
         "td_target",
