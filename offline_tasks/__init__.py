@@ -5,6 +5,8 @@
     toy_envs.py          the toys as Gymnasium environments
     d4rl_files.py        D4RL's tasks: dimensions, scores, dataset files
     d4rl.py              D4RL's environments: MuJoCo 2.1.0's physics on the current MuJoCo
+    minari.py            datasets of Minari: read here, downloaded by its own package
+    ogbench.py           OGBench's single tasks; ogbench_env.py wraps its environments
     gymnasium_tasks.py   any other task registered in Gymnasium, also one's own: module:EnvId
     arrays.py            checks of a dataset's arrays, the ends of its episodes
     rollout.py           evaluation of a policy in parallel episodes
@@ -35,6 +37,7 @@ from offline_tasks.plots import (
 from offline_tasks.provenance import provenance
 from offline_tasks.registry import (
     TASK_DIMS,
+    benchmark,
     check_data,
     check_env_id,
     dataset_file,
@@ -55,6 +58,7 @@ from offline_tasks.videos import (
 __all__ = [
     "DATASETS",
     "TASK_DIMS",
+    "benchmark",
     "check_arrays",
     "check_data",
     "check_env_id",

@@ -65,18 +65,28 @@ def _ids_of(module: str) -> list[str]:
 def make_env(env_id: str, render_mode: str | None = None):
     """`gymnasium.make`, with finite action bounds rescaled to [-1, 1] and always a step limit."""
     import gymnasium
-    from gymnasium.wrappers import RescaleAction, TimeLimit
+    from gymnasium.wrappers import RescaleAction
+
+    env = build(env_id, env_id, render_mode)
+    space = env.action_space
+    if isinstance(space, gymnasium.spaces.Box) and space.is_bounded():
+        env = RescaleAction(env, np.float32(-1), np.float32(1))
+    return env
+
+
+def build(spec, env_id: str, render_mode: str | None = None):
+    """`gymnasium.make` of an id or an EnvSpec, always with a step limit. Raises ValueError, in one
+    line, for whatever goes wrong."""
+    import gymnasium
+    from gymnasium.wrappers import TimeLimit
 
     # Left out where it is None: not every environment has the parameter.
     rendering = {} if render_mode is None else {"render_mode": render_mode}
     try:
-        env = gymnasium.make(env_id, disable_env_checker=True, **rendering)
+        env = gymnasium.make(spec, disable_env_checker=True, **rendering)
     except Exception as error:  # an environment of other people's may fail in any way
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split()) or repr(error)
         raise ValueError(f"env id {env_id!r} cannot be built: {reason}") from error
-    space = env.action_space
-    if isinstance(space, gymnasium.spaces.Box) and space.is_bounded():
-        env = RescaleAction(env, np.float32(-1), np.float32(1))
     if env.spec.max_episode_steps is None:
         env = TimeLimit(env, DEFAULT_STEPS)
     return env
@@ -85,17 +95,22 @@ def make_env(env_id: str, render_mode: str | None = None):
 def task_dims(env_id: str) -> tuple[int, int, int]:
     """(obs_dim, action_dim, max_episode_steps). Raises ValueError where the spaces of observations
     and actions are not 1-D Boxes."""
+    with contextlib.closing(make_env(env_id)) as env:
+        return dims_of(env, env_id)
+
+
+def dims_of(env, env_id: str) -> tuple[int, int, int]:
+    """The same of an environment."""
     import gymnasium
 
-    with contextlib.closing(make_env(env_id)) as env:
-        for what, space in (("observation", env.observation_space), ("action", env.action_space)):
-            if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
-                raise ValueError(
-                    f"env id {env_id!r}: its {what} space {space} is not a 1-D Box; "
-                    "choose a task with continuous vectors"
-                )
-        steps = env.get_wrapper_attr("_max_episode_steps")
-        return env.observation_space.shape[0], env.action_space.shape[0], steps
+    for what, space in (("observation", env.observation_space), ("action", env.action_space)):
+        if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
+            raise ValueError(
+                f"env id {env_id!r}: its {what} space {space} is not a 1-D Box; "
+                "choose a task with continuous vectors"
+            )
+    steps = env.get_wrapper_attr("_max_episode_steps")
+    return env.observation_space.shape[0], env.action_space.shape[0], steps
 
 
 def dataset_file(env_id: str, folder: Path) -> Path:
