@@ -8,21 +8,26 @@
     minari.py            datasets of Minari: read here, downloaded by its own package
     ogbench.py           OGBench's single tasks; ogbench_env.py wraps its environments
     gymnasium_tasks.py   any other task registered in Gymnasium, also one's own: module:EnvId
-    arrays.py            checks of a dataset's arrays, the ends of its episodes
+    arrays.py            a dataset's arrays, read and checked, the ends of its episodes
+    units.py             the units of actions: a file's, an environment's, [-1, 1]
+    loading.py           a dataset as the algorithms take it, and what is said about it
     rollout.py           evaluation of a policy in parallel episodes
     plots.py             learning curves, trajectories, maps of values
     videos.py            an episode filmed
     provenance.py        which versions produced a result
 
 A policy is a function `act` from float32 observations (n, obs_dim) to actions (n, action_dim) in
-[-1, 1]. Importing this package imports NumPy alone; Gymnasium, MuJoCo and matplotlib follow when
-they are needed.
+the environment's units. Importing this package imports NumPy alone; Gymnasium, MuJoCo and
+matplotlib follow when they are needed.
 """
 
-from offline_tasks.arrays import check_arrays
 from offline_tasks.d4rl_files import (
     DATASETS,
     fix_timeouts,
+)
+from offline_tasks.loading import (
+    load_dataset,
+    load_transitions,
 )
 from offline_tasks.plots import (
     draw_data,
@@ -37,6 +42,7 @@ from offline_tasks.plots import (
 from offline_tasks.provenance import provenance
 from offline_tasks.registry import (
     TASK_DIMS,
+    action_bounds,
     benchmark,
     check_data,
     check_env_id,
@@ -58,8 +64,8 @@ from offline_tasks.videos import (
 __all__ = [
     "DATASETS",
     "TASK_DIMS",
+    "action_bounds",
     "benchmark",
-    "check_arrays",
     "check_data",
     "check_env_id",
     "check_video",
@@ -70,6 +76,8 @@ __all__ = [
     "episode_seeds",
     "evaluate",
     "fix_timeouts",
+    "load_dataset",
+    "load_transitions",
     "make_env",
     "normalized_score",
     "play",

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from offline_tasks import d4rl_files
+from offline_tasks.arrays import read_file
 
 DEFAULT_STEPS = 1000  # D4RL's usual limit, for a task that has none
 
@@ -63,20 +64,13 @@ def _ids_of(module: str) -> list[str]:
 
 
 def make_env(env_id: str, render_mode: str | None = None):
-    """`gymnasium.make`, with finite action bounds rescaled to [-1, 1] and always a step limit."""
-    import gymnasium
-    from gymnasium.wrappers import RescaleAction
-
-    env = build(env_id, env_id, render_mode)
-    space = env.action_space
-    if isinstance(space, gymnasium.spaces.Box) and space.is_bounded():
-        env = RescaleAction(env, np.float32(-1), np.float32(1))
-    return env
+    """`gymnasium.make`, always with a step limit."""
+    return build(env_id, env_id, render_mode)
 
 
 def build(spec, env_id: str, render_mode: str | None = None):
-    """`gymnasium.make` of an id or an EnvSpec, always with a step limit. Raises ValueError, in one
-    line, for whatever goes wrong."""
+    """The environment of an id or a spec, with a step limit. Raises a ValueError that names env_id
+    where it cannot be built."""
     import gymnasium
     from gymnasium.wrappers import TimeLimit
 
@@ -100,7 +94,7 @@ def task_dims(env_id: str) -> tuple[int, int, int]:
 
 
 def dims_of(env, env_id: str) -> tuple[int, int, int]:
-    """The same of an environment."""
+    """`task_dims` of an environment."""
     import gymnasium
 
     for what, space in (("observation", env.observation_space), ("action", env.action_space)):
@@ -111,6 +105,25 @@ def dims_of(env, env_id: str) -> tuple[int, int, int]:
             )
     steps = env.get_wrapper_attr("_max_episode_steps")
     return env.observation_space.shape[0], env.action_space.shape[0], steps
+
+
+def action_bounds(env_id: str) -> np.ndarray | None:
+    """Least and largest actions (2, action_dim), float32; None if any has no bound."""
+    with contextlib.closing(make_env(env_id)) as env:
+        return bounds_of(env)
+
+
+def bounds_of(env) -> np.ndarray | None:
+    """`action_bounds` of an environment."""
+    space = env.action_space
+    if not space.is_bounded():
+        return None
+    return np.float32([space.low, space.high])
+
+
+def read_arrays(env_id: str, path, d4rl_semantics: bool = False) -> dict:
+    """The arrays of a dataset file, not yet checked."""
+    return read_file(path, d4rl_semantics)
 
 
 def dataset_file(env_id: str, folder: Path) -> Path:

@@ -87,8 +87,8 @@ def task_dims(env_id: str) -> tuple[int, int, int]:
         return gymnasium_tasks.dims_of(env, env_id)
 
 
-def action_bounds(env_id: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """(low, high), each (action_dim,)."""
+def action_bounds(env_id: str) -> np.ndarray | None:
+    """Least and largest actions (2, action_dim)."""
     with contextlib.closing(make_env(env_id)) as env:
         return gymnasium_tasks.bounds_of(env)
 
