@@ -65,6 +65,8 @@ class Args:
     # --- shared: arguments of every script ---
     env_id: str = ""  # a D4RL task, multigoal-v0, or a Gymnasium id (module:Id-v0)
     dataset_path: str = ""  # HDF5 or NPZ file with D4RL's keys; the task's own if empty
+    d4rl_semantics: bool = False  # drop terminal rows that timed out and a terminal last row
+    action_units: Literal["auto", "env", "unit"] = "auto"  # the file's; auto: env where they fit
     run_dir: str = ""  # receives everything; runs/{task}__{script}__{seed}__{time} if empty
     resume: str = ""  # continue the run in this directory, with its own arguments
     seed: int = 0  # of the networks, the batches and the evaluation
@@ -83,6 +85,7 @@ class Args:
     fix_timeouts: bool = False  # antmaze-v0: drop transitions that jump between episodes
     reward_scale: float = 1.0  # r' = reward_scale (r + reward_shift)
     reward_shift: float = 0.0  # see reward_scale
+    reward_normalization: Literal["none", "std"] = "none"  # std: first r = (r - mean) / std
     learning_rate: float = 3e-4  # Adam's, of the actor
     grad_norm: float = 0.0  # largest norm of a gradient; 0: no clipping
     tau: float = 0.005  # Polyak rate of the averaged networks (Algorithm 1, line 9)
@@ -149,6 +152,8 @@ LITERAL = {  # the paper's letter, and what the baselines' code does where the p
 }
 # What an argument that an older checkpoint lacks must be to go on as before.
 OLDER = {
+    "d4rl_semantics": True,
+    "action_units": "unit",
     "truncate_advantage": True,
     "weight_normalization": "none",
     "td_target": "policy",
@@ -238,10 +243,12 @@ def find_device(device):
 
 def task_defaults(env_id, num_updates):
     """The task's row of TASKS and what depends on the kind of task alone."""
-    task = env_id.rpartition("-v")[0]
+    task = env_id.rpartition("-v")[0].replace("minari:D4RL/", "D4RL/")
     values = {}
     if task in TASKS:
         values = dict(zip(TASK_FIELDS, TASKS[task], strict=True))
+        values["d4rl_semantics"] = "/" not in task
+        values["reward_normalization"] = "std" if "/pen/" in task else "none"
     if "singletask" in task:  # as OGBench evaluates
         values |= {"num_updates": 1_000_000, "num_eval_episodes": 50}
     elif task.startswith("antmaze"):  # r' = 4 (r - 0.5), as in Diffusion-QL's code
@@ -272,6 +279,8 @@ def check_common_args(args):
         if not isinstance(value, str) and not low <= value <= high:  # also refuses NaN
             flag = name.replace("_", "-")
             raise ArgumentError(f"--{flag} is {value}; give a number from {low} to {high}")
+    if args.action_units == "env" and not args.env_id:
+        raise ArgumentError("--action-units env needs --env-id: whose units would they be?")
     if args.env_id:
         try:
             tasks().check_env_id(args.env_id)
@@ -340,6 +349,7 @@ class ObsNetwork(nn.Module):
 
     def __init__(self, obs_dim):
         super().__init__()
+        self.action_bounds = (-1, 1)  # what these stand for in the environment
         self.register_buffer("obs_mean", torch.zeros(obs_dim))
         self.register_buffer("obs_std", torch.ones(obs_dim))
 
@@ -747,46 +757,57 @@ def update_networks(nets, optimizers, data, inputs, args):
 # --- shared: data ---
 def read_arrays(path):
     """The arrays of D4RL's keys in an HDF5 or NPZ file, float32; ValueError for other files."""
-    arrays = {}
-    key = "the file"
+    keys = ["observations", "actions", "rewards", "terminals"]
     try:
-        with open(path, "rb") as file:  # says plainly what is wrong with a folder
-            npz = zipfile.is_zipfile(file)
-        with np.load(path) if npz else h5py.File(path, "r") as file:
-            for key in ("observations", "actions", "rewards", "terminals", "timeouts"):
-                if key in file or key != "timeouts":
-                    arrays[key] = file[key].astype(np.float32)[()]  # h5py: as it reads
+        with np.load(path) if zipfile.is_zipfile(path) else h5py.File(path, "r") as file:
+            keys += ["timeouts"] if "timeouts" in file else []
+            arrays = {key: file[key].astype(np.float32)[()] for key in keys}  # h5py: as it reads
     except Exception as error:  # h5py and zipfile raise many kinds for a damaged file
-        reason = f"{key}: {' '.join(str(error).split())[:200]}"
+        reason = " ".join(str(error).split())[:200]
         raise ValueError(f"dataset {path} cannot be read as HDF5 or NPZ: {reason}") from error
+    if not np.abs(arrays["actions"]).max() < 1.001:  # also NaN
+        raise ValueError(f"dataset {path}: actions are beyond [-1, 1]; rescale them to [-1, 1]")
     return arrays
 
 
-def load_transitions(path, max_episode_steps=None):
-    """D4RL's qlearning_dataset of an HDF5 or NPZ file: float32 observations, next_observations
-    (n, obs_dim), actions (n, action_dim), rewards, terminals (n,); ValueError for a bad file."""
+def load_transitions(path, max_episode_steps=None, d4rl_semantics=False):
+    """Transitions of an HDF5 or NPZ file: float32 observations, next_observations (n, obs_dim),
+    actions (n, action_dim), rewards, terminals (n,); ValueError for a bad file. d4rl_semantics:
+    exactly D4RL's qlearning_dataset."""
+    if TASKS_FOLDER.is_dir():  # understands more files, and checks them
+        return tasks().load_transitions(path, max_episode_steps, d4rl_semantics)
     arrays = read_arrays(path)
-    if TASKS_FOLDER.is_dir():
-        arrays = tasks().check_arrays(path, arrays, max_episode_steps)
     count = len(arrays["observations"])
-    timeouts = arrays.get("timeouts", np.zeros(count)).reshape(count)
-    keep = np.flatnonzero(timeouts[:-1] <= 0)  # the last row has no successor
-    data = {"next_observations": arrays["observations"][keep + 1]}
+    terminals = arrays["terminals"].reshape(count) > 0
+    dropped = arrays.get("timeouts", np.zeros(count)).reshape(count) > 0
+    dropped[-1] = True  # it has no next row
+    if not d4rl_semantics:
+        dropped &= ~terminals  # they need none
+    keep = np.flatnonzero(~dropped)
+    following = np.minimum(keep + 1, count - 1)
+    data = {"next_observations": arrays["observations"][following]}
     for key in ("observations", "actions"):
         data[key] = arrays.pop(key).reshape(count, -1)[keep]  # pop: large files fit twice
     data["rewards"] = arrays["rewards"].reshape(count)[keep]
-    data["terminals"] = (arrays["terminals"].reshape(count)[keep] > 0).astype(np.float32)
+    data["terminals"] = terminals[keep].astype(np.float32)
     return data
 
 
 def load_data(args):
     """Tensors to train on, held-out ones, and what results.json says of the dataset."""
     path = Path(args.dataset_path or tasks().dataset_file(args.env_id))
-    max_episode_steps = tasks().task_dims(args.env_id)[2] if args.env_id else None
-    arrays = load_transitions(path, max_episode_steps)
-    if args.env_id or args.fix_timeouts:
-        arrays = tasks().check_data(args.env_id, path, arrays, args.fix_timeouts)
-    arrays["rewards"] = args.reward_scale * (arrays["rewards"] + args.reward_shift)
+    about = {"action_units": "unit", "action_bounds": [-1, 1]}
+    if TASKS_FOLDER.is_dir() or args.fix_timeouts:
+        how = (args.d4rl_semantics, args.action_units, args.fix_timeouts)
+        arrays, about = tasks().load_dataset(path, args.env_id, *how, args.normalize_observations)
+    else:
+        arrays = load_transitions(path, d4rl_semantics=args.d4rl_semantics)
+    rewards = arrays["rewards"]
+    if args.reward_normalization == "std":  # as Diffusion-QL's code does for pen
+        rewards = (rewards - rewards.mean()) / rewards.std(ddof=1)
+    arrays["rewards"] = args.reward_scale * (rewards + args.reward_shift)
+    if not np.isfinite(arrays["rewards"]).all():
+        raise ValueError(f"dataset {path}: rewards do not vary or are too large to be scaled")
     data = {key: torch.from_numpy(array).to(args.device) for key, array in arrays.items()}
     count = len(data["rewards"])
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))  # for every seed
@@ -794,7 +815,7 @@ def load_data(args):
     held, data["rows"] = order.to(args.device).tensor_split([num_held])
     holdout = {key: data[key][held] for key in ("observations", "actions")}
     digest = hashlib.sha256(np.memmap(path, mode="r")).hexdigest()
-    return data, holdout, {"path": str(path), "sha256": digest, "transitions": count}
+    return data, holdout, {"path": str(path), "sha256": digest, "transitions": count} | about
 
 
 # --- end shared ---
@@ -849,6 +870,12 @@ def select_best(evaluations):
     return {"last": evaluations[-1], "best": best, "best_by": key}
 
 
+def in_units(actions, bounds):
+    """Actions in [-1, 1], NumPy (..., action_dim) -> between the environment's (low, high)."""
+    low, high = bounds
+    return np.clip((low + high) / 2 + (high - low) / 2 * actions, low, high)
+
+
 def one_graph(function):
     """function(obs, noise), which a GPU replays as one CUDA graph for a single observation."""
     graphs = []
@@ -867,8 +894,9 @@ def one_graph(function):
 # --- end shared ---
 # --- shared: acting with a critic ---
 def make_act(nets, args, seed):
-    """act(obs): NumPy (obs_dim,) or (n, obs_dim) -> actions alike; noise from the seed alone. One
-    of several candidates is drawn by softmax of the smaller target Q, as in the baselines' code."""
+    """act(obs): NumPy (obs_dim,) or (n, obs_dim) -> actions in the environment's units; noise from
+    the seed alone. One of several candidates is drawn by softmax of the smaller target Q, as in the
+    baselines' code."""
     generator = torch.Generator().manual_seed(seed)
     n = args.num_candidates
 
@@ -891,7 +919,7 @@ def make_act(nets, args, seed):
             choice = torch.multinomial(chances, 1, generator=generator)[:, 0]
             actions = actions[choice, torch.arange(len(batch))]
         shape = np.shape(obs)[:-1]
-        return actions.numpy().reshape(*shape, -1)
+        return in_units(actions.numpy().reshape(*shape, -1), nets["actor"].action_bounds)
 
     return act
 
@@ -900,13 +928,14 @@ def policy_value(nets, args):
     """value(obs (n, obs_dim)) -> (n,) for pictures: the smaller Q at an action; None without Q."""
     if "critic" not in nets:
         return None
-    act = make_act(nets, replace(args, num_candidates=1), args.seed)
+    generator = torch.Generator().manual_seed(args.seed)
 
     @torch.no_grad()
     def value(obs):
-        actions = torch.from_numpy(act(obs)).to(args.device)
         obs = torch.as_tensor(obs, dtype=torch.float32, device=args.device)
-        return nets["critic"](obs, actions).amin(0).cpu().numpy()
+        noise = torch.randn(1, len(obs), nets["actor"].noise_dim, generator=generator)
+        actions = policy_samples(nets, obs, noise.to(args.device), args.num_steps, args)
+        return nets["critic"](obs, actions[0]).amin(0).cpu().numpy()
 
     return value
 
@@ -932,7 +961,7 @@ def select(results, args):
 
 # ------------------------------------------ checkpoint ------------------------------------------
 # --- shared: checkpoint ---
-FORMAT = 2  # of a checkpoint
+FORMAT = 3  # of a checkpoint
 
 
 def write_file(path, content: bytes):
@@ -996,7 +1025,7 @@ def load_checkpoint(path):
         raise InputError(f"checkpoint {file} is of {algorithm}.py, not of this script")
     if state.setdefault("format", 1) > FORMAT:
         raise InputError(f"checkpoint {file} is of a newer version of this script; use that")
-    if state["format"] == 1:
+    if state["format"] < FORMAT:
         import_module("old_checkpoints").upgrade(state)
     return state
 
@@ -1019,11 +1048,13 @@ def load_networks(state, args):
     nets = make_networks(args, *state["dims"]).to(args.device)
     weights = {key: w for key, w in state["nets"].items() if key.split(".")[0] in nets}
     nets.load_state_dict(weights)
+    nets["actor"].action_bounds = np.float32(state["results"]["dataset"]["action_bounds"])
     return nets
 
 
 def load_policy(checkpoint, **changes):
-    """act(obs), NumPy (obs_dim,) -> (action_dim,), of a run; changes: device="cuda", num_steps=2"""
+    """act(obs), NumPy (obs_dim,) -> (action_dim,) in the environment's units, of a run; changes:
+    device="cuda", num_steps=2"""
     state = load_checkpoint(Path(checkpoint))
     args = replace(saved_args(state), **{"device": "cpu"} | changes)
     return make_act(load_networks(state, args), args, args.seed)
@@ -1235,6 +1266,15 @@ def read_data(args, state):
     return data, holdout, dataset
 
 
+def new_networks(args, dims, data, dataset):
+    """Networks that know the scale of the observations and the units of the actions."""
+    nets = make_networks(args, *dims).to(args.device)
+    nets["actor"].action_bounds = np.float32(dataset["action_bounds"])
+    if args.normalize_observations:
+        standardize(nets, data)
+    return nets
+
+
 def restore(state, nets, optimizers, generator, args):
     """Put a checkpoint into networks, optimizers and generator -> its results."""
     nets.load_state_dict(state["nets"])
@@ -1273,9 +1313,7 @@ def train(args):
     torch.manual_seed(args.seed)
     generator = torch.Generator(args.device).manual_seed(args.seed)
     dims = [data[key].shape[1] for key in ("observations", "actions")]
-    nets = make_networks(args, *dims).to(args.device)
-    if args.normalize_observations:
-        standardize(nets, data)
+    nets = new_networks(args, dims, data, dataset)
     optimizers = make_optimizers(nets, args)
     results = new_results(args, dataset)
     nothing = torch.zeros((), device=args.device)

@@ -74,7 +74,8 @@ def _dropped(arrays: dict, transitions: int) -> str:
     both = timed_out & (arrays["terminals"] > 0)
     texts = []
     if timed_out.any():
-        texts.append(f"{timed_out.sum()} rows that timed out, {both.sum()} of them terminal")
+        terminal = f" ({both.sum()} of them terminal)" if both.any() else ""
+        texts.append(f"{timed_out.sum()} rows that timed out{terminal}")
     if dropped[-1] and not timed_out[-1]:
         texts.append(f"the last row, its reward {arrays['rewards'][-1]:g}")
     jumps = arrays["kept"].sum() - transitions

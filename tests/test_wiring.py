@@ -782,8 +782,10 @@ def test_pen_and_kitchen_have_the_baselines_values(script, number):
     expected = {name: column[number] for name, column in MINARI_TABLES[script].items()}
     expected |= {"learning_rate": MINARI_RATES[number]}
     expected |= {"reward_scale": 1, "reward_shift": 0, "num_eval_episodes": 10}
-    args = script.default_args(env_id=f"D4RL/{MINARI[number]}-v2", device="cpu")
-    assert {name: getattr(args, name) for name in expected} == expected
+    expected |= {"reward_normalization": "std" if number < 2 else "none", "d4rl_semantics": False}
+    for prefix in ("", "minari:"):
+        args = script.default_args(env_id=f"{prefix}D4RL/{MINARI[number]}-v2", device="cpu")
+        assert {name: getattr(args, name) for name in expected} == expected
 
 
 @pytest.mark.parametrize("script", FAMILY)
