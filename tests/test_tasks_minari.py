@@ -9,6 +9,10 @@ import h5py
 import numpy as np
 import pytest
 
+import consistency_ac
+import diffusion_ql
+import gtp_bc
+import gtp_offline
 import offline_tasks
 from offline_tasks import minari
 
@@ -315,3 +319,26 @@ def test_minaris_own_folder_is_used_by_default(tmp_path, monkeypatch):
     monkeypatch.delenv("MINARI_DATASETS_PATH", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert minari.data_folder(ID) == tmp_path / ".minari" / "datasets" / ID / "data"
+
+
+# ---- training ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("script", [gtp_offline, gtp_bc, diffusion_ql, consistency_ac])
+def test_every_script_trains_on_a_dataset(script, root, small, capsys):
+    """Whose actions, in +-2, become [-1, 1]; evaluated on its own scale."""
+    made = episodes(np.random.default_rng(0), [20] * 12)
+    spec = json.loads(gymnasium.spec("Pendulum-v1").to_json()) | {"max_episode_steps": 20}
+    write(root, ID, made, env_spec=json.dumps(spec), ref_min_score=-2000.0, ref_max_score=0.0)
+    changes = {"env_id": ID, "dataset_path": "", "num_eval_episodes": 2}
+    args = small("run", script, **changes)
+    data, _, about = script.load_data(args)
+    actions = np.concatenate([episode["actions"] for episode in made])
+    np.testing.assert_allclose(data["actions"].numpy(), actions / 2, rtol=1e-6)
+    assert about["transitions"] == 240 and about["action_units"] == "env"
+    assert "12 episodes, 6 terminals" in capsys.readouterr().err
+    results = script.train(args)
+    assert (results["status"], results["env_id"]) == ("finished", ID)
+    assert results["dataset"]["path"].endswith(f"{ID}/data/main_data.hdf5")
+    last = results["last"]
+    assert last["normalized_score"] == pytest.approx(100 + last["episodic_return"] / 20)

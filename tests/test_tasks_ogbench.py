@@ -11,6 +11,10 @@ import gymnasium
 import numpy as np
 import pytest
 
+import consistency_ac
+import diffusion_ql
+import gtp_bc
+import gtp_offline
 import offline_tasks
 from offline_tasks import ogbench
 
@@ -278,6 +282,22 @@ def test_ogbenchs_own_folder_is_used_by_default(package, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     path = held(tmp_path / ".ogbench" / "data")
     assert offline_tasks.dataset_file(TASK) == path
+
+
+@pytest.mark.parametrize("script", [gtp_offline, gtp_bc, diffusion_ql, consistency_ac])
+def test_every_script_trains_on_a_dataset(script, package, small, tmp_path, capsys):
+    held(tmp_path / "ogbench", dataset([10] * 24))
+    changes = {"env_id": TASK, "dataset_path": "", "num_eval_episodes": 2}
+    changes |= {"normalize_observations": True}
+    args = small("run", script, **changes)
+    data, _, about = script.load_data(args)
+    assert about["transitions"] == 240 and data["rewards"].max() == 0
+    assert data["terminals"].sum() == 1  # the first trajectory is there twice, once in a void row
+    assert "240 transitions of 240 rows; 24 episodes, 1 terminals" in capsys.readouterr().err
+    results = script.train(args)
+    assert (results["status"], results["env_id"]) == ("finished", TASK)
+    assert results["dataset"]["path"] == str(tmp_path / "ogbench" / FILE)
+    assert results["last"]["normalized_score"] in (0, 50, 100)
 
 
 # ---- download ------------------------------------------------------------------------------------
