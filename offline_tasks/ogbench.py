@@ -66,19 +66,18 @@ def package(env_id: str):
 
 def make_env(env_id: str, render_mode: str | None = None):
     """OGBench's environment, with its step limit; one that was closed before, if there is any."""
-    from offline_tasks.ogbench_env import OGBenchEnv
+    from offline_tasks.ogbench_env import OGBenchEnv, without_warnings
 
     ogbench = package(env_id)
     idle = _idle.setdefault((env_id, render_mode), [])
     if idle:
         return idle.pop()
     options = {} if render_mode is None else {"render_mode": render_mode}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a missing display, and of the precision of bounds
+    with without_warnings():
         env = ogbench.make_env_and_datasets(
             env_id, env_only=True, disable_env_checker=True, **options
         )
-        return OGBenchEnv(env, idle)
+    return OGBenchEnv(env, idle)
 
 
 def task_dims(env_id: str) -> tuple[int, int, int]:
