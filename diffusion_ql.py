@@ -766,7 +766,7 @@ def select(results, args):
 
 # ----------------------------------------- checkpoint -----------------------------------------
 # --- shared: checkpoint ---
-FORMAT = 3  # of a checkpoint
+FORMAT = 2  # of a checkpoint
 
 
 def write_file(path, content: bytes):
@@ -830,7 +830,7 @@ def load_checkpoint(path):
         raise InputError(f"checkpoint {file} is of {algorithm}.py, not of this script")
     if state.setdefault("format", 1) > FORMAT:
         raise InputError(f"checkpoint {file} is of a newer version of this script; use that")
-    if state["format"] < FORMAT:
+    if state["format"] == 1:
         import_module("old_checkpoints").upgrade(state)
     return state
 
@@ -853,7 +853,10 @@ def load_networks(state, args):
     nets = make_networks(args, *state["dims"]).to(args.device)
     weights = {key: w for key, w in state["nets"].items() if key.split(".")[0] in nets}
     nets.load_state_dict(weights)
-    nets["actor"].action_bounds = np.float32(state["results"]["dataset"]["action_bounds"])
+    about = state["results"]["dataset"]
+    if "action_bounds" not in about:  # of an older version
+        about |= import_module("old_checkpoints").action_units(args.env_id)
+    nets["actor"].action_bounds = np.float32(about["action_bounds"])
     return nets
 
 
@@ -1124,7 +1127,7 @@ def train(args):
     nothing = torch.zeros((), device=args.device)
     sums, since = nothing, 0  # of the metrics since the last line of the log, which was at `since`
     if state:
-        results |= restore(state, nets, optimizers, generator, args)
+        results |= restore(state, nets, optimizers, generator, args) | {"dataset": dataset}
         sums, since = state["sums"].to(args.device), state["since"]
     step = update_networks
     with running(args, results) as (writer, signals):

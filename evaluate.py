@@ -156,10 +156,23 @@ def check_task(env_id, flags, dims):
         )
 
 
+def use_units(nets, env_id, run):
+    """Let a policy that was trained without a task act in the environment's units."""
+    bounds = offline_tasks.action_bounds(env_id)
+    if bounds is None:
+        return
+    nets["actor"].action_bounds = bounds
+    if (bounds[0] != -1).any() or (bounds[1] != 1).any():
+        low, high = bounds.min(), bounds.max()
+        stretched = f"its actions in [-1, 1] are stretched to [{low:g}, {high:g}] for {env_id}"
+        print(f"{run} has no task: {stretched}", file=sys.stderr)
+
+
 def held_out_rows(saved, script, state):
     """The rows that the run held out of its dataset; InputError where they cannot be had."""
     try:
-        _, holdout, dataset = script.load_data(saved)
+        with offline_tasks.quiet():  # training has described them
+            _, holdout, dataset = script.load_data(saved)
     except (ValueError, OSError) as error:
         raise InputError(str(error).splitlines()[0]) from error
     if dataset["sha256"] != state["results"]["dataset"]["sha256"]:
@@ -209,6 +222,8 @@ def evaluate(flags) -> dict:
     args = changed_args(saved, flags, script, state)
     torch.set_num_threads(args.num_threads)
     nets = script.load_networks(state, args)
+    if args.env_id and not saved.env_id:
+        use_units(nets, args.env_id, flags.run_dir)
     row = {
         "env_id": args.env_id or None,
         "num_steps": args.num_steps,

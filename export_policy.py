@@ -39,7 +39,7 @@ def mish(x):
 
 
 def act(obs, noise=None):
-    """Observation (obs_dim,) or (n, obs_dim) -> action in [-1, 1]; noise ~ N(0, I), like it."""
+    """Observation ([n,] obs_dim) -> action in the environment's units, noise ~ N(0, I)."""
     obs = (np.asarray(obs, np.float32) - p["obs_mean"]) / p["obs_std"]
     shape = (*obs.shape[:-1], p["b3"].size)
     x = p["t"][0] * np.asarray(np.random.standard_normal(shape) if noise is None else noise)
@@ -48,7 +48,8 @@ def act(obs, noise=None):
         h = mish(mish(h @ p["w1"] + p["b1"]) @ p["w2"] + p["b2"])
         phi = p["c_skip"][i] * x + p["c_out"][i] * (h @ p["w3"] + p["b3"])  # Eq. 3
         x = (1 - s / t) * phi + s / t * x  # Eq. 4
-    return np.clip(x, -1, 1).astype(np.float32)
+    low, high = p["action_bounds"]  # what -1 and 1 stand for
+    return np.clip((low + high) / 2 + (high - low) / 2 * x, low, high).astype(np.float32)
 '''
 
 
@@ -83,6 +84,7 @@ def export(run: Path, num_steps: int | None = None) -> tuple[dict[str, np.ndarra
         arrays[f"b{k}"] = weights[f"net.{layer}.bias"]
     arrays = {name: array.numpy().astype(np.float32) for name, array in arrays.items()}
     check_arrays(arrays, run, state["results"]["update"])
+    arrays["action_bounds"] = np.float32(state["results"]["dataset"]["action_bounds"])
     if script is gtp_offline and args.num_candidates > 1:
         print(
             f"{run} chooses among {args.num_candidates} actions by its critic, the export samples "

@@ -1,30 +1,11 @@
-"""Checkpoints of formats 1 and 2 in today's form, for whatever loads a checkpoint."""
+"""Older checkpoints in today's form, for whatever loads a checkpoint."""
 
 import torch
 
 
 def upgrade(state: dict) -> None:
-    """Change a checkpoint's state in place."""
-    if state["format"] == 1:
-        _from_1_to_2(state)
-    _from_2_to_3(state)
-
-
-def _from_2_to_3(state: dict) -> None:
-    """Actions lay in [-1, 1], which the environment stretched to its own bounds."""
-    results = state["results"]
-    bounds = None
-    if results["args"]["env_id"]:
-        import offline_tasks
-
-        bounds = offline_tasks.action_bounds(results["args"]["env_id"])
-    bounds = [-1, 1] if bounds is None else bounds.tolist()
-    results["dataset"] |= {"action_units": "unit", "action_bounds": bounds}
-
-
-def _from_1_to_2(state: dict) -> None:
-    """The optimizers stood beside the networks, observations were used as they were, and means
-    began at every checkpoint."""
+    """Change the state of a checkpoint of format 1 in place: the optimizers stood beside the
+    networks, observations were used as they were, and means began at every checkpoint."""
     results = state["results"]
     optimizers = {}
     for name in ("actor", "critic", "value"):
@@ -43,3 +24,17 @@ def _from_1_to_2(state: dict) -> None:
     state["sums"] = torch.zeros(())
     state["since"] = results["update"]
     state["device"] = torch.device(results["args"]["device"]).type
+
+
+def action_units(env_id: str) -> dict:
+    """What results.json says of the units of actions since they have any: before, all lay in
+    [-1, 1], which the environment stretched to its own bounds."""
+    bounds = None
+    if env_id:
+        import offline_tasks
+
+        bounds = offline_tasks.action_bounds(env_id)
+    return {
+        "action_units": "unit",
+        "action_bounds": [-1, 1] if bounds is None else bounds.tolist(),
+    }

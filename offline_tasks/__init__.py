@@ -21,6 +21,7 @@ the environment's units. Importing this package imports NumPy alone; Gymnasium, 
 matplotlib follow when they are needed.
 """
 
+from offline_tasks.arrays import quiet
 from offline_tasks.d4rl_files import (
     DATASETS,
     fix_timeouts,
@@ -87,6 +88,7 @@ __all__ = [
     "plot_trajectories",
     "plot_value",
     "provenance",
+    "quiet",
     "record_video",
     "task_dims",
 ]

@@ -1,6 +1,7 @@
 """Dataset files: their arrays, read and checked, the ends of their episodes, their transitions."""
 
 import contextlib
+import contextvars
 import sys
 import zipfile
 
@@ -16,9 +17,23 @@ NAMES = {
 }
 
 
+_QUIET = contextvars.ContextVar("quiet", default=False)
+
+
 def say(path, message: str) -> None:
     """One line about a dataset, on stderr."""
-    print(f"dataset {path}: {message}", file=sys.stderr)
+    if not _QUIET.get():
+        print(f"dataset {path}: {message}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def quiet():
+    """For data that were described before: inside, `say` says nothing."""
+    token = _QUIET.set(True)
+    try:
+        yield
+    finally:
+        _QUIET.reset(token)
 
 
 class DatasetError(ValueError):
