@@ -20,10 +20,10 @@ NAMES = {
 _QUIET = contextvars.ContextVar("quiet", default=False)
 
 
-def say(path, message: str) -> None:
-    """One line about a dataset, on stderr."""
+def say(path, message: str, file=None) -> None:
+    """One line about a dataset, on stderr if not elsewhere."""
     if not _QUIET.get():
-        print(f"dataset {path}: {message}", file=sys.stderr)
+        print(f"dataset {path}: {message}", file=file or sys.stderr)
 
 
 @contextlib.contextmanager

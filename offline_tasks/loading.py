@@ -1,5 +1,7 @@
 """A dataset as the algorithms take it, and what is said about it."""
 
+import sys
+
 import numpy as np
 
 from offline_tasks import arrays as files
@@ -31,7 +33,7 @@ def load_dataset(
     normalized: bool = True,
 ) -> tuple[dict, dict]:
     """Transitions as of `load_transitions`, and `action_units` with `action_bounds`: in which units
-    the file's actions were, and what -1 and 1 stand for in the environment. A line on stderr
+    the file's actions were, and what -1 and 1 stand for in the environment. A line on stdout
     describes the data; `normalized`: whether the networks bring observations to one scale. Raises
     ValueError for a file that is bad, or of other columns than the task."""
     limit = task_dims(env_id)[2] if env_id else None
@@ -49,7 +51,7 @@ def load_dataset(
     if not normalized:
         _warn_of_scales(path, data["observations"])
     size = f"{len(data['rewards'])} transitions of {len(arrays['kept'])} rows"
-    say(path, "; ".join([size, *parts]))
+    say(path, "; ".join([size, *parts]), sys.stdout)
     return data, {"action_units": units, "action_bounds": np.array(bounds).tolist()}
 
 
