@@ -337,7 +337,7 @@ def test_every_script_trains_on_a_dataset(script, root, small, capsys):
     np.testing.assert_allclose(data["actions"].numpy(), actions / 2, rtol=1e-6)
     assert about["transitions"] == 240 and about["action_units"] == "env"
     results = script.train(args)
-    assert "12 episodes, 6 terminals" in capsys.readouterr().err
+    assert "12 episodes, 6 terminals" in capsys.readouterr().out
     assert (results["status"], results["env_id"]) == ("finished", ID)
     assert results["dataset"]["path"].endswith(f"{ID}/data/main_data.hdf5")
     last = results["last"]

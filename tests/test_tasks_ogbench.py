@@ -294,7 +294,7 @@ def test_every_script_trains_on_a_dataset(script, package, small, tmp_path, caps
     assert about["transitions"] == 240 and data["rewards"].max() == 0
     assert data["terminals"].sum() == 1  # the first trajectory is there twice, once in a void row
     results = script.train(args)
-    assert "240 transitions of 240 rows; 24 episodes, 1 terminals" in capsys.readouterr().err
+    assert "240 transitions of 240 rows; 24 episodes, 1 terminals" in capsys.readouterr().out
     assert (results["status"], results["env_id"]) == ("finished", TASK)
     assert results["dataset"]["path"] == str(tmp_path / "ogbench" / FILE)
     assert results["last"]["normalized_score"] in (0, 50, 100)
