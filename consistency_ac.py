@@ -114,29 +114,34 @@ class Args:
 DECISIVE = ("env_id", "dataset_path", "device", "num_updates")
 # What an argument that an older checkpoint lacks must be to go on as before.
 OLDER = {"normalize_observations": False, "d4rl_semantics": True, "action_units": "unit"}
-TASK_FIELDS = ("learning_rate", "eta", "num_steps", "q_norm", "max_q_backup", "grad_norm")
-TASK_FIELDS += ("top_k", "num_updates")
+TASK_FIELDS = ("learning_rate", "eta", "num_steps", "q_norm", "max_q_backup", "grad_norm", "top_k")
 TASKS = {  # the reference code's table, D4RL/* its pen-*-v1 and kitchen-*-v0
-    "halfcheetah-medium": (3e-4, 1, 2, False, False, 9, 2, 2_000_000),
-    "hopper-medium": (3e-4, 0.1, 2, False, False, 9, 1, 2_000_000),
-    "walker2d-medium": (3e-4, 1, 5, True, False, 1, 3, 2_000_000),
-    "halfcheetah-medium-replay": (3e-4, 1, 2, False, False, 2, 2, 2_000_000),
-    "hopper-medium-replay": (3e-4, 0.1, 2, False, False, 4, 5, 2_000_000),
-    "walker2d-medium-replay": (3e-4, 0.1, 5, False, False, 4, 2, 2_000_000),
-    "halfcheetah-medium-expert": (3e-4, 1, 2, False, False, 7, 4, 2_000_000),
-    "hopper-medium-expert": (3e-4, 1, 2, False, False, 5, 5, 2_000_000),
-    "walker2d-medium-expert": (3e-4, 1, 2, True, False, 5, 1, 2_000_000),
-    "antmaze-umaze": (3e-4, 0.01, 2, True, False, 2, 4, 1_000_000),
-    "antmaze-umaze-diverse": (3e-4, 0.01, 2, True, True, 3, 4, 1_000_000),
-    "antmaze-medium-play": (1e-3, 0.01, 2, False, True, 2, 8, 1_000_000),
-    "antmaze-medium-diverse": (3e-4, 0.01, 2, True, True, 1, 1, 1_000_000),
-    "antmaze-large-play": (3e-4, 4.5, 2, True, True, 10, 2, 1_000_000),
-    "antmaze-large-diverse": (3e-4, 3.5, 2, True, True, 2, 5, 1_000_000),
-    "D4RL/pen/human": (3e-5, 0.01, 2, True, False, 7, 2, 1_000_000),
-    "D4RL/pen/cloned": (3e-5, 0.01, 2, True, False, 8, 5, 500_000),
-    "D4RL/kitchen/complete": (3e-4, 0.5, 2, True, False, 2, 4, 1_500_000),
-    "D4RL/kitchen/partial": (3e-4, 0.5, 2, True, False, 2, 1, 1_500_000),
-    "D4RL/kitchen/mixed": (3e-4, 0.5, 2, True, False, 2, 2, 1_500_000),
+    "halfcheetah-medium": (3e-4, 1, 2, False, False, 9, 2),
+    "hopper-medium": (3e-4, 0.1, 2, False, False, 9, 1),
+    "walker2d-medium": (3e-4, 1, 5, True, False, 1, 3),
+    "halfcheetah-medium-replay": (3e-4, 1, 2, False, False, 2, 2),
+    "hopper-medium-replay": (3e-4, 0.1, 2, False, False, 4, 5),
+    "walker2d-medium-replay": (3e-4, 0.1, 5, False, False, 4, 2),
+    "halfcheetah-medium-expert": (3e-4, 1, 2, False, False, 7, 4),
+    "hopper-medium-expert": (3e-4, 1, 2, False, False, 5, 5),
+    "walker2d-medium-expert": (3e-4, 1, 2, True, False, 5, 1),
+    "antmaze-umaze": (3e-4, 0.01, 2, True, False, 2, 4),
+    "antmaze-umaze-diverse": (3e-4, 0.01, 2, True, True, 3, 4),
+    "antmaze-medium-play": (1e-3, 0.01, 2, False, True, 2, 8),
+    "antmaze-medium-diverse": (3e-4, 0.01, 2, True, True, 1, 1),
+    "antmaze-large-play": (3e-4, 4.5, 2, True, True, 10, 2),
+    "antmaze-large-diverse": (3e-4, 3.5, 2, True, True, 2, 5),
+    "D4RL/pen/human": (3e-5, 0.01, 2, True, False, 7, 2),
+    "D4RL/pen/cloned": (3e-5, 0.01, 2, True, False, 8, 5),
+    "D4RL/kitchen/complete": (3e-4, 0.5, 2, True, False, 2, 4),
+    "D4RL/kitchen/partial": (3e-4, 0.5, 2, True, False, 2, 1),
+    "D4RL/kitchen/mixed": (3e-4, 0.5, 2, True, False, 2, 2),
+}
+UPDATES = {  # of Minari's, where not a million
+    "D4RL/pen/cloned": 500_000,
+    "D4RL/kitchen/complete": 1_500_000,
+    "D4RL/kitchen/partial": 1_500_000,
+    "D4RL/kitchen/mixed": 1_500_000,
 }
 
 
@@ -193,12 +198,14 @@ def task_defaults(env_id, num_updates):
     values = {}
     if task in TASKS:
         values = dict(zip(TASK_FIELDS, TASKS[task], strict=True))
+        values["num_updates"] = UPDATES.get(task, 1_000_000 if "/" in task else 2_000_000)
         values["d4rl_semantics"] = "/" not in task
         values["reward_normalization"] = "std" if "/pen/" in task else "none"
     if "singletask" in task:  # as OGBench evaluates
         values |= {"num_updates": 1_000_000, "num_eval_episodes": 50}
     elif task.startswith("antmaze"):  # r' = 4 (r - 0.5), as in Diffusion-QL's code
-        values |= {"num_eval_episodes": 100, "reward_scale": 4.0, "reward_shift": -0.5}
+        values |= {"num_updates": 1_000_000, "num_eval_episodes": 100}
+        values |= {"reward_scale": 4.0, "reward_shift": -0.5}
     elif task.startswith("pointmaze"):
         lengths = {"umaze": 4_000, "medium": 6_000, "large": 12_000, "walls": 20_000}
         values["num_updates"] = lengths.get(task.removeprefix("pointmaze-"), 12_000)

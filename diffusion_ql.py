@@ -111,28 +111,31 @@ class Args:
 DECISIVE = ("env_id", "dataset_path", "device", "num_updates")
 # What an argument that an older checkpoint lacks must be to go on as before.
 OLDER = {"normalize_observations": False, "d4rl_semantics": True, "action_units": "unit"}
-TASK_FIELDS = ("learning_rate", "eta", "grad_norm", "max_q_backup", "top_k", "num_updates")
+TASK_FIELDS = ("learning_rate", "eta", "grad_norm", "max_q_backup", "top_k")
 TASKS = {  # the reference code's table, D4RL/* its pen-*-v1 and kitchen-*-v0
-    "halfcheetah-medium": (3e-4, 1, 9, False, 1, 2_000_000),
-    "hopper-medium": (3e-4, 1, 9, False, 2, 2_000_000),
-    "walker2d-medium": (3e-4, 1, 1, False, 1, 2_000_000),
-    "halfcheetah-medium-replay": (3e-4, 1, 2, False, 0, 2_000_000),
-    "hopper-medium-replay": (3e-4, 1, 4, False, 2, 2_000_000),
-    "walker2d-medium-replay": (3e-4, 1, 4, False, 1, 2_000_000),
-    "halfcheetah-medium-expert": (3e-4, 1, 7, False, 0, 2_000_000),
-    "hopper-medium-expert": (3e-4, 1, 5, False, 2, 2_000_000),
-    "walker2d-medium-expert": (3e-4, 1, 5, False, 1, 2_000_000),
-    "antmaze-umaze": (3e-4, 0.5, 2, False, 2, 1_000_000),
-    "antmaze-umaze-diverse": (3e-4, 2, 3, True, 2, 1_000_000),
-    "antmaze-medium-play": (1e-3, 2, 2, True, 1, 1_000_000),
-    "antmaze-medium-diverse": (3e-4, 3, 1, True, 1, 1_000_000),
-    "antmaze-large-play": (3e-4, 4.5, 10, True, 2, 1_000_000),
-    "antmaze-large-diverse": (3e-4, 3.5, 7, True, 1, 1_000_000),
-    "D4RL/pen/human": (3e-5, 0.15, 7, False, 2, 1_000_000),
-    "D4RL/pen/cloned": (3e-5, 0.1, 8, False, 2, 1_000_000),
-    "D4RL/kitchen/complete": (3e-4, 0.005, 9, False, 2, 250_000),
-    "D4RL/kitchen/partial": (3e-4, 0.005, 10, False, 2, 1_000_000),
-    "D4RL/kitchen/mixed": (3e-4, 0.005, 10, False, 0, 1_000_000),
+    "halfcheetah-medium": (3e-4, 1, 9, False, 1),
+    "hopper-medium": (3e-4, 1, 9, False, 2),
+    "walker2d-medium": (3e-4, 1, 1, False, 1),
+    "halfcheetah-medium-replay": (3e-4, 1, 2, False, 0),
+    "hopper-medium-replay": (3e-4, 1, 4, False, 2),
+    "walker2d-medium-replay": (3e-4, 1, 4, False, 1),
+    "halfcheetah-medium-expert": (3e-4, 1, 7, False, 0),
+    "hopper-medium-expert": (3e-4, 1, 5, False, 2),
+    "walker2d-medium-expert": (3e-4, 1, 5, False, 1),
+    "antmaze-umaze": (3e-4, 0.5, 2, False, 2),
+    "antmaze-umaze-diverse": (3e-4, 2, 3, True, 2),
+    "antmaze-medium-play": (1e-3, 2, 2, True, 1),
+    "antmaze-medium-diverse": (3e-4, 3, 1, True, 1),
+    "antmaze-large-play": (3e-4, 4.5, 10, True, 2),
+    "antmaze-large-diverse": (3e-4, 3.5, 7, True, 1),
+    "D4RL/pen/human": (3e-5, 0.15, 7, False, 2),
+    "D4RL/pen/cloned": (3e-5, 0.1, 8, False, 2),
+    "D4RL/kitchen/complete": (3e-4, 0.005, 9, False, 2),
+    "D4RL/kitchen/partial": (3e-4, 0.005, 10, False, 2),
+    "D4RL/kitchen/mixed": (3e-4, 0.005, 10, False, 0),
+}
+UPDATES = {  # of Minari's, where not a million
+    "D4RL/kitchen/complete": 250_000,
 }
 
 
@@ -187,12 +190,14 @@ def task_defaults(env_id, num_updates):
     values = {}
     if task in TASKS:
         values = dict(zip(TASK_FIELDS, TASKS[task], strict=True))
+        values["num_updates"] = UPDATES.get(task, 1_000_000 if "/" in task else 2_000_000)
         values["d4rl_semantics"] = "/" not in task
         values["reward_normalization"] = "std" if "/pen/" in task else "none"
     if "singletask" in task:  # as OGBench evaluates
         values |= {"num_updates": 1_000_000, "num_eval_episodes": 50}
     elif task.startswith("antmaze"):  # r' = 4 (r - 0.5), as in Diffusion-QL's code
-        values |= {"num_eval_episodes": 100, "reward_scale": 4.0, "reward_shift": -0.5}
+        values |= {"num_updates": 1_000_000, "num_eval_episodes": 100}
+        values |= {"reward_scale": 4.0, "reward_shift": -0.5}
     elif task.startswith("pointmaze"):
         lengths = {"umaze": 4_000, "medium": 6_000, "large": 12_000, "walls": 20_000}
         values["num_updates"] = lengths.get(task.removeprefix("pointmaze-"), 12_000)
