@@ -134,8 +134,12 @@ TASKS = {  # the reference code's table, D4RL/* its pen-*-v1 and kitchen-*-v0
     "D4RL/kitchen/partial": (3e-4, 0.005, 10, False, 2),
     "D4RL/kitchen/mixed": (3e-4, 0.005, 10, False, 0),
 }
-UPDATES = {  # of Minari's, where not a million
+UPDATES = {  # of Minari's
+    "D4RL/pen/human": 1_000_000,
+    "D4RL/pen/cloned": 1_000_000,
     "D4RL/kitchen/complete": 250_000,
+    "D4RL/kitchen/partial": 1_000_000,
+    "D4RL/kitchen/mixed": 1_000_000,
 }
 
 
