@@ -601,8 +601,12 @@ def update_networks(nets, optimizers, data, inputs, args):
 
 # -------------------------------------------- data --------------------------------------------
 # --- shared: data ---
-def read_arrays(path):
-    """The arrays of D4RL's keys in an HDF5 or NPZ file, float32; ValueError for other files."""
+def load_transitions(path, max_episode_steps=None, d4rl_semantics=False):
+    """Transitions of an HDF5 or NPZ file: float32 observations, next_observations (n, obs_dim),
+    actions (n, action_dim), rewards, terminals (n,); ValueError for a bad file. d4rl_semantics:
+    exactly D4RL's qlearning_dataset."""
+    if TASKS_FOLDER.is_dir():  # understands more files, and checks them
+        return tasks().load_transitions(path, max_episode_steps, d4rl_semantics)
     keys = ["observations", "actions", "rewards", "terminals"]
     try:
         with np.load(path) if zipfile.is_zipfile(path) else h5py.File(path, "r") as file:
@@ -613,16 +617,6 @@ def read_arrays(path):
         raise ValueError(f"dataset {path} cannot be read as HDF5 or NPZ: {reason}") from error
     if not np.abs(arrays["actions"]).max() < 1.001:  # also NaN
         raise ValueError(f"dataset {path}: actions are beyond [-1, 1]; rescale them to [-1, 1]")
-    return arrays
-
-
-def load_transitions(path, max_episode_steps=None, d4rl_semantics=False):
-    """Transitions of an HDF5 or NPZ file: float32 observations, next_observations (n, obs_dim),
-    actions (n, action_dim), rewards, terminals (n,); ValueError for a bad file. d4rl_semantics:
-    exactly D4RL's qlearning_dataset."""
-    if TASKS_FOLDER.is_dir():  # understands more files, and checks them
-        return tasks().load_transitions(path, max_episode_steps, d4rl_semantics)
-    arrays = read_arrays(path)
     count = len(arrays["observations"])
     terminals = arrays["terminals"].reshape(count) > 0
     dropped = arrays.get("timeouts", np.zeros(count)).reshape(count) > 0
@@ -631,12 +625,13 @@ def load_transitions(path, max_episode_steps=None, d4rl_semantics=False):
         dropped &= ~terminals  # they need none
     keep = np.flatnonzero(~dropped)
     following = np.minimum(keep + 1, count - 1)
-    data = {"next_observations": arrays["observations"][following]}
-    for key in ("observations", "actions"):
-        data[key] = arrays.pop(key).reshape(count, -1)[keep]  # pop: large files fit twice
-    data["rewards"] = arrays["rewards"].reshape(count)[keep]
-    data["terminals"] = terminals[keep].astype(np.float32)
-    return data
+    return {
+        "observations": arrays["observations"][keep],
+        "next_observations": arrays["observations"][following],
+        "actions": arrays["actions"][keep],
+        "rewards": arrays["rewards"].reshape(count)[keep],
+        "terminals": terminals[keep].astype(np.float32),
+    }
 
 
 def load_data(args):
@@ -650,10 +645,11 @@ def load_data(args):
         arrays = load_transitions(path, d4rl_semantics=args.d4rl_semantics)
     rewards = arrays["rewards"]
     if args.reward_normalization == "std":  # as Diffusion-QL's code does for pen
+        if rewards.min() == rewards.max():
+            reason = "rewards do not vary; leave --reward-normalization std out"
+            raise ValueError(f"dataset {path}: {reason}")
         rewards = (rewards - rewards.mean()) / rewards.std(ddof=1)
     arrays["rewards"] = args.reward_scale * (rewards + args.reward_shift)
-    if not np.isfinite(arrays["rewards"]).all():
-        raise ValueError(f"dataset {path}: rewards do not vary or are too large to be scaled")
     data = {key: torch.from_numpy(array).to(args.device) for key, array in arrays.items()}
     count = len(data["rewards"])
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))  # for every seed
