@@ -576,15 +576,18 @@ def document(rows: list[Row], unended: list[dict], pick: str) -> str:
 
 
 def other_tables(rows: list[Row]) -> list[str]:
-    """Lines of a table for each dataset."""
+    """Lines of a table for each dataset, and on it for each benchmark: their scores differ."""
     tasks = {published(task): task for task in offline_tasks.DATASETS if published(task)}
     by_data = {}
     for row in rows:
-        by_data.setdefault(row.dataset["sha256"], []).append(row)
+        key = (row.dataset["sha256"], offline_tasks.benchmark(row.task))
+        by_data.setdefault(key, []).append(row)
     lines = []
-    for sha256, same in by_data.items():
+    for (sha256, benchmark), same in by_data.items():
         whose = f"D4RL's {tasks[sha256]}" if sha256 in tasks else "not D4RL's"
         name = Path(same[0].dataset["path"]).name
+        if benchmark not in ("D4RL", "toys"):
+            whose = f"scores of {benchmark}, {whose}"
         title = f"Other runs on {name} ({whose}, SHA-256 {sha256[:12]})"
         lines += markdown(title, OTHER, [cells(row) for row in same])
     return lines
