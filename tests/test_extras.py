@@ -94,7 +94,7 @@ def test_what_minari_wrote_is_read_as_minari_reads_it(minari_root):
     import minari
 
     hopper()
-    read = offline_tasks.loading.read_arrays(HOPPER, offline_tasks.dataset_file(HOPPER))
+    read = offline_tasks.registry.read_arrays(HOPPER, offline_tasks.dataset_file(HOPPER))
     wanted = list(minari.load_dataset(HOPPER).iterate_episodes())
     columns = {
         "observations": [episode.observations[:-1] for episode in wanted],
@@ -143,7 +143,7 @@ def test_a_script_trains_on_the_kitchen(minari_root, small):
         pytest.skip("the kitchen of gymnasium-robotics 1.4.2 needs mujoco<3.11")
     task = "D4RL/kitchen/complete-v2"
     made = write(env, task, 4, ref_min_score=0.0, ref_max_score=4.0)
-    read = offline_tasks.loading.read_arrays(task, offline_tasks.dataset_file(task))
+    read = offline_tasks.registry.read_arrays(task, offline_tasks.dataset_file(task))
     seen = np.array(made[0].observations["observation"][:-1], dtype=np.float32)
     np.testing.assert_array_equal(read["observations"][:10], seen)
     results = short(small, gtp_offline, task)
@@ -217,7 +217,7 @@ def test_what_ogbench_reads_is_read(env_id, ogbench_root):
 
     path = put(ogbench_root, env_id)
     assert offline_tasks.dataset_file(env_id) == path
-    read = offline_tasks.loading.read_arrays(env_id, path)
+    read = offline_tasks.registry.read_arrays(env_id, path)
     _, wanted, _ = ogbench.make_env_and_datasets(env_id, dataset_dir=str(ogbench_root))
     for key in ("observations", "next_observations", "actions", "rewards"):
         np.testing.assert_array_equal(read[key], wanted[key], err_msg=key)
