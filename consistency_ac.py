@@ -137,7 +137,8 @@ TASKS = {  # the reference code's table, D4RL/* its pen-*-v1 and kitchen-*-v0
     "D4RL/kitchen/partial": (3e-4, 0.5, 2, True, False, 2, 1),
     "D4RL/kitchen/mixed": (3e-4, 0.5, 2, True, False, 2, 2),
 }
-UPDATES = {  # of Minari's, where not a million
+UPDATES = {  # of Minari's
+    "D4RL/pen/human": 1_000_000,
     "D4RL/pen/cloned": 500_000,
     "D4RL/kitchen/complete": 1_500_000,
     "D4RL/kitchen/partial": 1_500_000,
@@ -149,6 +150,8 @@ def default_args(env_id="", dataset_path="", device="auto", num_updates=0) -> Ar
     """A task's arguments (multigoal-v0's with neither id nor file); 0 updates: the task's."""
     env_id = env_id or ("" if dataset_path else "multigoal-v0")
     values = task_defaults(env_id, num_updates)
+    if env_id.startswith(("halfcheetah-", "hopper-", "walker2d-")):
+        values["eval_freq"] = values.get("num_updates", 0) // 40  # as there, every 50,000
     if env_id == "multigoal-v0":
         values |= {"eta": 0.0, "num_candidates": 1}  # Fig. 7 compares cloning
     values["device"] = find_device(device)
@@ -161,10 +164,10 @@ LARGEST = {"critic_learning_rate": 1, "gamma": 1, "eta": 1e6, "sigma_max": 1e6}
 def check_args(args):
     """Raise ArgumentError for a value that cannot be used."""
     check_common_args(args)
-    if args.ema_every < 1:
-        raise ArgumentError(f"--ema-every is {args.ema_every}; give a number from 1")
     if not 1e-4 <= args.sigma_min < args.sigma_max:
         raise ArgumentError(f"--sigma-min {args.sigma_min} must lie in [1e-4, {args.sigma_max})")
+    if args.sigma_max < 2 and not args.resume:
+        raise ArgumentError(f"--sigma-max is {args.sigma_max}; the sampler ends at 2, give more")
 
 
 # --- shared: input ---
@@ -194,13 +197,15 @@ def find_device(device):
 
 def task_defaults(env_id, num_updates):
     """The task's row of TASKS and what depends on the kind of task alone."""
-    task = env_id.rpartition("-v")[0].replace("minari:D4RL/", "D4RL/")
+    task = env_id.rpartition("-v")[0]
+    task = task.replace("minari:D4RL/", "D4RL/")
     values = {}
     if task in TASKS:
         values = dict(zip(TASK_FIELDS, TASKS[task], strict=True))
         values["num_updates"] = UPDATES.get(task, 1_000_000 if "/" in task else 2_000_000)
         values["d4rl_semantics"] = "/" not in task
-        values["reward_normalization"] = "std" if "/pen/" in task else "none"
+        if "/pen/" in task:  # as in Diffusion-QL's code
+            values["reward_normalization"] = "std"
     if "singletask" in task:  # as OGBench evaluates
         values |= {"num_updates": 1_000_000, "num_eval_episodes": 50}
     elif task.startswith("antmaze"):  # r' = 4 (r - 0.5), as in Diffusion-QL's code
@@ -209,11 +214,11 @@ def task_defaults(env_id, num_updates):
     elif task.startswith("pointmaze"):
         lengths = {"umaze": 4_000, "medium": 6_000, "large": 12_000, "walls": 20_000}
         values["num_updates"] = lengths.get(task.removeprefix("pointmaze-"), 12_000)
-        values |= {"num_eval_episodes": 100, "hidden_dim": 128, "normalize_observations": False}
+        values |= {"num_eval_episodes": 100, "hidden_dim": 128}
         values |= {"reward_scale": 4.0, "reward_shift": -0.5, "grad_norm": 2.0, "tau": 0.01}
     elif task.startswith("multigoal"):
-        values |= {"num_updates": 8_000 if "unequal" in task else 4_000, "learning_rate": 1e-3}
-        values |= {"num_eval_episodes": 1_000, "normalize_observations": False}
+        values |= {"num_updates": 8_000 if "unequal" in task else 4_000}
+        values |= {"num_eval_episodes": 1_000, "learning_rate": 1e-3}
     if num_updates:
         values["num_updates"] = num_updates
     return values
@@ -224,7 +229,7 @@ def check_common_args(args):
     if not (args.env_id or args.dataset_path):
         raise ArgumentError("neither --env-id nor --dataset-path is given; name one")
     largest = {"seed": 2**63 - 1, "learning_rate": 1, "tau": 1} | LARGEST
-    counts = ("num_", "batch_", "hidden_", "log_", "checkpoint_")
+    counts = ("num_", "batch_", "hidden_", "log_", "checkpoint_", "ema_every")
     for name, value in vars(args).items():
         low = int(name.startswith(counts) and name != "num_holdout")
         low = -math.inf if name.startswith("reward_") else low
@@ -568,13 +573,17 @@ def update_averages(nets, ema_rate, tau):
 def update_networks(nets, optimizers, data, inputs, args):
     """One update of the critic, the actor and the averages, no synchronisation -> metrics."""
     rows = data["rows"][inputs["rows"]]
-    obs, actions = data["observations"][rows], data["actions"][rows]
+    obs = data["observations"][rows]
+    actions = data["actions"][rows]
     sampler = (inputs["times"], args.sigma_min)
-    actor_noise, next_noise = inputs["normal"][:, 0], inputs["normal"][:, 1:]
+    actor_noise = inputs["normal"][:, 0]
+    next_noise = inputs["normal"][:, 1:]
     metrics = {}
     if "critic" in nets:
-        rewards, terminals = data["rewards"][rows], data["terminals"][rows]
-        next_obs, target_net = data["next_observations"][rows], nets["critic_target"]
+        rewards = data["rewards"][rows]
+        terminals = data["terminals"][rows]
+        next_obs = data["next_observations"][rows]
+        target_net = nets["critic_target"]
         with torch.no_grad():
             next_actions = sample_actions(nets["actor_ema"], next_obs, next_noise, *sampler)
             target = td_target(target_net, rewards, terminals, next_obs, next_actions, args.gamma)
@@ -583,9 +592,15 @@ def update_networks(nets, optimizers, data, inputs, args):
         q = nets["critic"](obs, actions)
         loss = (q - target).square().mean(1).sum()
         norm = gradient_step(optimizers["critic"], nets["critic"], loss, args.grad_norm)
-        metrics |= {"critic": loss, "critic_grad_norm": norm}
-        metrics |= {"q_mean": q.mean(), "target_q": target.mean()}
-    noise, t, u = inputs["noise"], inputs["t"], inputs["u"]
+        metrics |= {
+            "critic": loss,
+            "critic_grad_norm": norm,
+            "q_mean": q.mean(),
+            "target_q": target.mean(),
+        }
+    noise = inputs["noise"]
+    t = inputs["t"]
+    u = inputs["u"]
     loss = consistency_loss(nets["actor"], nets["actor_ema"], obs, actions, noise, t, u, args)
     metrics["bc"] = loss
     if args.eta > 0:  # the gradient goes through all steps of the sampler
@@ -675,16 +690,9 @@ def energy_score(samples, actions):
 
 def evaluate(nets, args, holdout, update):
     """Held-out energy scores and, where there is a task, its episodes; what is unknown is None."""
-    row = {
-        "update": update,
-        "energy_score": None,
-        "energy_score_by_steps": None,
-        "normalized_score": None,
-        "normalized_score_std": None,
-        "episodic_return": None,
-        "episodic_length": None,
-        "goal_fractions": None,
-    }
+    names = ("energy_score", "energy_score_by_steps", "normalized_score", "normalized_score_std")
+    names += ("episodic_return", "episodic_length", "goal_fractions")
+    row = {"update": update} | dict.fromkeys(names)
     obs = holdout["observations"]
     if len(obs):
         shape = (16, len(obs), nets["actor"].noise_dim)
@@ -760,8 +768,8 @@ def make_act(nets, args, seed):
             chances = q.cpu().softmax(1).nan_to_num(1)
             choice = torch.multinomial(chances, 1, generator=generator)[:, 0]
             actions = actions[choice, torch.arange(len(batch))]
-        shape = np.shape(obs)[:-1]
-        return in_units(actions.numpy().reshape(*shape, -1), nets["actor"].action_bounds)
+        actions = actions.numpy().reshape(*np.shape(obs)[:-1], -1)
+        return in_units(actions, nets["actor"].action_bounds)
 
     return act
 
@@ -858,9 +866,8 @@ def load_checkpoint(path):
     results = state.get("results") if isinstance(state, dict) else None
     if not isinstance(results, dict) or "algorithm" not in results:
         raise InputError(f"checkpoint {file} is refused: no run has saved it")
-    algorithm = results["algorithm"]
-    if algorithm != Path(__file__).stem:
-        raise InputError(f"checkpoint {file} is of {algorithm}.py, not of this script")
+    if results["algorithm"] != Path(__file__).stem:
+        raise InputError(f"checkpoint {file} is of {results['algorithm']}.py, not of this script")
     if state.setdefault("format", 1) > FORMAT:
         raise InputError(f"checkpoint {file} is of a newer version of this script; use that")
     if state["format"] == 1:
@@ -871,14 +878,11 @@ def load_checkpoint(path):
 def saved_args(state) -> Args:
     """The arguments in a checkpoint, also of an older version of this script."""
     saved = OLDER | state["results"]["args"]
-    unknown = saved.keys() - {field.name for field in fields(Args)}
+    known = {field.name for field in fields(Args)}
+    unknown = sorted(saved.keys() - known)
     if unknown:
-        print(f"arguments of an older version left out: {sorted(unknown)}", file=sys.stderr)
-    for name in unknown:
-        del saved[name]
-    for name, value in saved.items():
-        saved[name] = "" if value is None else value  # format 1
-    return Args(**saved)
+        print(f"arguments of an older version left out: {unknown}", file=sys.stderr)
+    return Args(**{name: saved[name] for name in saved.keys() & known})
 
 
 def load_networks(state, args):
@@ -929,7 +933,9 @@ def check_resume(args, state):
     if variant != VARIANT:
         command = state["results"].get("command", "what began it")
         raise ArgumentError(f"{args.resume} is a run of {variant!r}; go on with: {command}")
-    if "num_updates" in changed:
+    if state["results"]["status"] == "finished" or state["results"]["update"] >= args.num_updates:
+        print(f"{args.resume} has ended: nothing to train", file=sys.stderr)
+    elif "num_updates" in changed:
         print("warning: schedules such as N(k) follow the new --num-updates", file=sys.stderr)
     compiled = saved.compile or saved.cuda_graphs
     if compiled and args.device == "cpu" and saved.device != "cpu":
@@ -971,6 +977,7 @@ def new_results(args, dataset):
     results = {
         "algorithm": script.stem,
         "variant": VARIANT,
+        "status": "running",
         "env_id": args.env_id or None,
         "seed": args.seed,
         "dataset": dataset,
@@ -1010,13 +1017,12 @@ def running(args, results):
         except OSError as error:
             reason = f"--run-dir {run_dir} is in use or unusable; name another ({error})"
             raise InputError(reason) from error
-        saved = list(run_dir.glob("checkpoint*.pt"))  # a crash may leave the previous one alone
-        if saved and not args.resume:
+        if not args.resume and any(run_dir.glob("checkpoint*.pt")):  # perhaps the previous alone
             raise InputError(f"--run-dir {run_dir} holds a run; --resume it or name another")
         with contextlib.suppress(ValueError):  # signals reach the main thread only
             for number in (SIGINT, SIGTERM):
                 stack.callback(signal, number, signal(number, receive))
-        results |= {"status": "running", "args": asdict(args)}
+        results["args"] = asdict(args)
         write_results(results, args)
         if args.tensorboard:
             tensorboard = import_module("torch.utils.tensorboard")  # takes a second
@@ -1049,15 +1055,21 @@ def diverged(means, results, bound):
     return bool(bad)
 
 
-def record(writer, means, row, results, args):
-    """The means of an interval and the evaluation, if any, to results, TensorBoard and console."""
+def record(writer, means, since, row, results, args):
+    """Means over the updates after `since`, and the evaluation, if any, to results, TensorBoard and
+    console -> whether to stop. An evaluation's losses are means since the evaluation before."""
     update = results["update"]
+    before = results["last"]["update"] if results["last"] else 0
+    share = (update - since) / (update - before)
+    number = len(results["evaluations"])
+    earlier = (results["losses"][number:] or [means])[0]
+    mixed = {name: earlier[name] + share * (means[name] - earlier[name]) for name in means}
+    results["losses"][number:] = [mixed]
     scalars = {f"losses/{name}": mean for name, mean in means.items()}
     scalars["charts/learning_rate"] = args.learning_rate
     scalars["charts/updates_per_second"] = update / max(results["seconds"], 1e-9)
     if row:
         results["evaluations"].append(row)
-        results["losses"].append(means)
         results |= select(results, args)
         known = {name: value for name, value in row.items() if isinstance(value, float)}
         scalars |= {f"eval/{name}": value for name, value in known.items()}
@@ -1068,6 +1080,7 @@ def record(writer, means, row, results, args):
             writer.add_scalar(name, value, update)
     if row or time.time() - results["updated"] > 10:
         write_results(results, args)
+    return results["status"] != "running"
 
 
 def finish(nets, obs_dim, signals, results, args):
@@ -1164,9 +1177,9 @@ def train(args):
         sums, since = state["sums"].to(args.device), state["since"]
     step = update_networks
     with running(args, results) as (writer, signals):
-        first = results["update"] + 1
-        bar = tqdm.trange(first, args.num_updates + 1, initial=first - 1, total=args.num_updates)
-        for update in bar:
+        done = results["update"]
+        end = args.num_updates if results["status"] == "running" else done  # it stopped early
+        for update in tqdm.trange(done + 1, end + 1, initial=done, total=args.num_updates):
             started = time.perf_counter()
             inputs = draw_inputs(update - 1, data, generator, args)
             metrics = step(nets, optimizers, data, inputs, args)
@@ -1185,12 +1198,12 @@ def train(args):
                     break
             results["seconds"] += time.perf_counter() - started
             if log_due:
-                sums, since = nothing, update
                 started = time.perf_counter()
                 row = evaluate(nets, args, holdout, update) if evaluation_due else None
                 results["evaluation_seconds"] += time.perf_counter() - started
-                record(writer, means, row, results, args)
-            if save_due:
+                stopping |= record(writer, means, since, row, results, args)
+                sums, since = nothing, update
+            if save_due or stopping:
                 save_run(nets, dims, optimizers, generator, sums, since, results, args)
             if stopping:
                 break

@@ -54,6 +54,7 @@ TITLES = {  # field of Args: the title of its default and of the paper's letter
     "strict_s": ("s = u allowed", "strict s"),
     "sampler_end": ("sampler to sigma_min", "sampler to 0"),
     "eval_actor": ("EMA actor acts", "online actor acts"),
+    "ema_every": ("EMA over {:g} updates per tau", "EMA over {:g} update per tau"),
     "truncate_advantage": ("weights on both sides of V", "weights truncated at V"),
     "max_weight": ("weights at most {:g}", "weights not bounded"),
     "weight_normalization": ("weights over their mean", "weights as they are"),

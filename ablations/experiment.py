@@ -154,7 +154,8 @@ def arguments(variant: Variant, seed: int, options: Options):
     if options.num_eval_episodes:
         args = replace(args, num_eval_episodes=options.num_eval_episodes)
     if on_toy(options):
-        args = replace(args, learning_rate=1e-3, normalize_observations=False)  # as on multigoal
+        as_on_multigoal = {"learning_rate": 1e-3, "normalize_observations": False, "ema_every": 1}
+        args = replace(args, **as_on_multigoal)
     return replace(args, **variant.changes)
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 
 from offline_tasks import d4rl_files, gymnasium_tasks, minari, ogbench, toys
-from offline_tasks.arrays import read_file
 from offline_tasks.files import data_folder
 
 SOURCES = (toys, d4rl_files, minari, ogbench, gymnasium_tasks)  # the last owns whatever is left
@@ -94,8 +93,8 @@ def read_arrays(env_id: str, path, d4rl_semantics: bool = False) -> dict:
     """The arrays of a dataset file of a task or, with an empty id, of none, not yet checked: see
     `arrays.read_file`. `ends` (N,) may say where episodes end, and then `next_observations` what
     follows each row."""
-    if not env_id:
-        return read_file(path, d4rl_semantics)
+    if not env_id or source(env_id) is gymnasium_tasks:  # a file in Minari's layout or any other
+        return minari.read_arrays(env_id, path, d4rl_semantics)
     check_env_id(env_id)
     return source(env_id).read_arrays(env_id, path, d4rl_semantics)
 

@@ -79,6 +79,7 @@ def root(tmp_path, monkeypatch):
         ("Pendulum-v1", "Gymnasium"),
         ("phys2d/Pendulum-v0", "Gymnasium"),
         ("package.module:mine/Own-v0", "Gymnasium"),
+        ("package.module:mine/own/Own-v0", "Gymnasium"),
         ("package:mine/cube-singletask-v0", "Gymnasium"),
     ],
 )
@@ -145,6 +146,15 @@ def test_another_file_may_have_any_layout(root, tmp_path):
     for name in ("own.npz", "own.hdf5"):
         read = minari.read_arrays(ID, tmp_path / name, False)
         np.testing.assert_array_equal(read["rewards"], rows["rewards"])
+
+
+def test_minaris_layout_is_read_of_any_file(root, small):
+    """Without an id, and in an environment of Gymnasium."""
+    folder = write(root, ID, episodes(np.random.default_rng(0), [10] * 12, reach=1.0))
+    for env_id in ("", "Pendulum-v1"):
+        args = small(env_id=env_id, dataset_path=str(folder / "main_data.hdf5"))
+        data, _, about = gtp_offline.load_data(args)
+        assert about["transitions"] == 120 and data["terminals"].sum() == 6
 
 
 def test_a_file_with_a_part_missing_is_named(root):
