@@ -97,6 +97,7 @@ class Args:
     max_q_backup: bool = False  # with --td-target policy: the best of 10 next actions
     eta: float = 5.0  # temperature of the weights (Eq. 14); 0: cloning
     truncate_advantage: bool = False  # (D17) w = 1 where A < 0; paper: yes
+    std_floor: float = 0.05  # (D19) std(A) counts as at least this share of mean |Q|; paper: 0
     max_weight: float = 20.0  # (D10) bound of the weights, before (D13); paper: inf
     weight_normalization: Literal["mean", "none"] = "mean"  # (D13) by the batch mean; paper: none
     td_target: Literal["expectile", "policy"] = "expectile"  # (D15) V(s'); paper: policy, Eq. 16
@@ -143,6 +144,7 @@ LITERAL = {  # the paper's letter, and what the baselines' code does where the p
     "eval_actor": "online",
     "ema_every": 1,
     "truncate_advantage": True,
+    "std_floor": 0.0,
     "max_weight": math.inf,
     "weight_normalization": "none",
     "td_target": "policy",
@@ -158,6 +160,7 @@ OLDER = {
     "d4rl_semantics": True,
     "action_units": "unit",
     "truncate_advantage": True,
+    "std_floor": 0.0,
     "weight_normalization": "none",
     "td_target": "policy",
     "expectile": 0.5,
@@ -538,16 +541,19 @@ def expectile_loss(gap, expectile):
     return 2 * (share * gap.square()).mean()
 
 
-def advantage_weights(advantage, eta, max_weight, normalization="none", truncate=True):
+def advantage_weights(
+    advantage, eta, max_weight, normalization="none", truncate=True, smallest_std=0.0
+):
     """w = exp(eta max(0, A) / (std(A) + eps)) (Eq. 14), at most max_weight, (B,) -> (B,).
 
     normalization: "none", then also at most e^30, or "mean", over the mean of the batch, where the
-    largest exponent is subtracted first. truncate: max(0, A) as printed, else A itself.
+    largest exponent is subtracted first. truncate: max(0, A) as printed, else A itself. std(A)
+    counts as at least smallest_std: advantages that small against Q are the critic's errors.
     """
     std = advantage.std()
     std = std.where(std > 1e-6 * advantage.abs().amax(), math.inf)  # a constant A: w = 1
     kept = advantage.clamp(min=0) if truncate else advantage
-    exponent = (eta * kept / (std + 1e-6)).clamp(max=math.log(max_weight))
+    exponent = (eta * kept / (std.clamp(min=smallest_std) + 1e-6)).clamp(max=math.log(max_weight))
     if normalization == "none":
         return exponent.clamp(max=30).exp()
     weights = (exponent - exponent.amax()).exp()
@@ -718,16 +724,16 @@ def update_critic(nets, optimizer, data, rows, noise, times, args):
 
 
 def update_value(nets, optimizers, obs, actions, noise, times, args):
-    """Q - V of the data's actions (B,) and metrics; a learned V makes its step afterwards."""
+    """Q of the data's actions (B,), V (B,), metrics; a learned V makes its step afterwards."""
     critic = nets["critic" if args.weight_critic == "online" else "critic_target"]
     q = critic(obs, actions).amin(0).detach()
     if args.value == "policy":
         policy = sample_actions(nets["actor_ema"], obs, noise, times)
-        return q - critic(obs, policy).amin(0).mean(0).detach(), {}
-    gap = q - nets["value"](obs).squeeze(1)
-    loss = expectile_loss(gap, args.expectile)
+        return q, critic(obs, policy).amin(0).mean(0).detach(), {}
+    value = nets["value"](obs).squeeze(1)
+    loss = expectile_loss(q - value, args.expectile)
     gradient_step(optimizers["value"], nets["value"], loss, args.grad_norm)
-    return gap.detach(), {"value": loss}
+    return q, value.detach(), {"value": loss}
 
 
 def update_networks(nets, optimizers, data, inputs, args):
@@ -743,11 +749,12 @@ def update_networks(nets, optimizers, data, inputs, args):
         critic = optimizers["critic"]
         metrics |= update_critic(nets, critic, data, rows, next_noise, times, args)
     if args.eta > 0 or "value" in nets:  # line 5: the weights (Eq. 14)
-        advantage, more = update_value(nets, optimizers, obs, actions, value_noise, times, args)
+        q, value, more = update_value(nets, optimizers, obs, actions, value_noise, times, args)
         metrics |= more
     if args.eta > 0:
         how = (args.max_weight, args.weight_normalization, args.truncate_advantage)
-        weights = advantage_weights(advantage, args.eta, *how)
+        smallest_std = args.std_floor * q.abs().mean()
+        weights = advantage_weights(q - value, args.eta, *how, smallest_std)
         metrics["advantage_weight_max"] = weights.amax()
         mean_square = weights.square().mean().clamp(min=1e-30)  # all may vanish without "mean"
         metrics["effective_sample_size"] = weights.mean().square() / mean_square

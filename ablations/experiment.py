@@ -34,6 +34,7 @@ import gtp_offline  # noqa: E402
 # Arguments that say where and how something runs; a finished run serves any of them
 EQ_14 = {  # weights and critic as the paper's Eqs. 14 and 16 have them, whatever the defaults
     "truncate_advantage": True,
+    "std_floor": 0.0,
     "weight_normalization": "none",
     "td_target": "policy",
     "expectile": 0.5,

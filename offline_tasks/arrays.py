@@ -151,7 +151,7 @@ def _check_shape(path, key: str, array: np.ndarray, shapes: dict) -> np.ndarray:
     count = shapes["observations"][:1]
     wrong = array.ndim != rank or array.shape[:1] != count or not array.size
     if key == "next_observations":
-        wrong |= array.shape != shapes["observations"]
+        wrong = array.shape != shapes["observations"]
     if wrong:
         raise DatasetError(f"dataset {path}: {key} needs a row per step, two at least: {shapes}")
     return array

@@ -139,6 +139,12 @@ def test_next_observations_of_another_shape_are_refused(shape, load):
         load(numbered([0, 0, 0, 1], next_observations=np.zeros(shape)))
 
 
+def test_ends_of_another_length_are_refused_beside_next_observations(load):
+    data = numbered([0, 0, 0, 1], [0, 0, 1], next_observations=np.zeros((4, 1)))
+    with pytest.raises(ValueError, match="timeouts needs a row per step"):
+        load(data)
+
+
 # ---- ends of episodes ----------------------------------------------------------------------------
 
 # 6 rows: 1 terminal, 3 both, 4 timed out, 5 the last
@@ -288,6 +294,11 @@ def test_a_source_may_say_where_episodes_end(load, monkeypatch):
     arrays = numbered([1, 1, 0, 1], ends=np.float32([0, 1, 0, 1]))
     arrays = {key: np.float32(array) for key, array in arrays.items()}
     arrays["next_observations"] = arrays["observations"] + 0.5
+    checked = offline_tasks.arrays.check_arrays("f", dict(arrays), 2)
+    assert checked["timeouts"].tolist() == [0, 0, 0, 0]  # no limit ends what has its own ends
+    broken = arrays | {"rewards": np.float32([0, 0, np.nan, 0])}
+    with pytest.raises(ValueError, match="in row 2, of episode 1; cut out that whole episode"):
+        offline_tasks.arrays.check_arrays("f", broken)
     monkeypatch.setattr(offline_tasks.loading, "read_arrays", lambda *args: dict(arrays))
     loaded, _, summary = load(numbered([0, 1]))
     np.testing.assert_array_equal(loaded["next_observations"], arrays["next_observations"])

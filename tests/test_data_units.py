@@ -24,6 +24,7 @@ SCRIPT = pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__
 HUMANOID = np.float32([[-0.4] * 2, [0.4] * 2])
 SHIFTED = np.float32([[-2, 0], [2, 4]])  # another range and another middle in each column
 POSITIVE = np.float32([[0, 0], [1, 1]])
+FIXED = np.float32([[-2, 5], [2, 5]])
 ALIKE = np.float32([[-1, -1], [1, 1]])
 EDGE = [[-1.0, 0.5], [1.0, -0.5]]
 
@@ -42,6 +43,7 @@ EDGE = [[-1.0, 0.5], [1.0, -0.5]]
         (SHIFTED, "unit", EDGE, EDGE, "unit"),
         (SHIFTED, "auto", [[0, -0.5]], [[0, -0.5]], "unit"),  # the second column is below 0
         (POSITIVE, "auto", [[0, 0.25], [1, 0.5]], [[-1, -0.5], [1, 0]], "env"),
+        (FIXED, "env", [[1, 5]], [[0.5, 0]], "env"),  # the second cannot vary
         (ALIKE, "auto", EDGE, EDGE, "unit"),
         (ALIKE, "env", EDGE, EDGE, "unit"),
         (None, "auto", EDGE, EDGE, "unit"),
@@ -83,7 +85,12 @@ def test_no_action_is_beyond_the_bounds_by_a_rounding_error():
         (HUMANOID, "env", EDGE, r"reach 1 \(column 0.*\[-1, 1\], those of Own-v0 in \[-0.4, 0.4\]"),
         (HUMANOID, "env", EDGE, "give --action-units unit$"),
         (SHIFTED, "unit", [[0, 4]], r"reach 4 \(column 1 is beyond\); give --action-units env$"),
-        (SHIFTED, "auto", [[-3, 0]], r"reach 3 \(column 0.*clip them as Own-v0 does, or rescale"),
+        (
+            SHIFTED,
+            "auto",
+            [[-3, 0]],
+            r"reach 3 \(column 0.*those of Own-v0 in \[-2, 4\]; clip them as",
+        ),
         (SHIFTED, "unit", [[-3, 0]], "clip them as Own-v0 does, or rescale them to "),
         (POSITIVE, "auto", [[0.5, -2]], r"reach 2 \(column 1 is beyond\).*clip them"),
         (ALIKE, "env", [[0, 1.1]], r"reach 1.1 \(column 1 is beyond\); rescale them to \[-1, 1\]$"),

@@ -237,12 +237,13 @@ def chosen_q(run, weight_critic, actions):
 def test_the_advantage_is_the_smaller_q_less_the_learned_value(weight_critic, update, monkeypatch):
     """Q of the chosen critic and V before its step, both at the batch's observations."""
     calls = record(monkeypatch, gtp, "advantage_weights")
-    run = update(gtp, weight_critic=weight_critic, eta=3.0, max_weight=7.0)
+    run = update(gtp, weight_critic=weight_critic, eta=3.0, max_weight=7.0, std_floor=0.25)
     q = chosen_q(run, weight_critic, run.batch.actions)
     value = run.before["value"](run.batch.observations).flatten()
     (((advantage, *given), weights),) = calls
     torch.testing.assert_close(advantage, q - value.detach())
-    assert given == [3.0, 7.0, "mean", False] and not weights.requires_grad
+    assert given == [3.0, 7.0, "mean", False, 0.25 * q.abs().mean()]
+    assert not weights.requires_grad
     assert run.metrics["advantage_weight_max"] == weights.max()
 
 
@@ -252,7 +253,7 @@ def test_the_flags_say_how_an_update_weighs(normalization, truncate, update, mon
     """They reach advantage_weights; (sum w)^2 / (B sum w^2) of its weights is reported."""
     calls = record(monkeypatch, gtp, "advantage_weights")
     run = update(gtp, weight_normalization=normalization, truncate_advantage=truncate)
-    (((_, *given), weights),) = calls
+    (((_, *given, _), weights),) = calls
     assert given == [5.0, 20.0, normalization, truncate]
     size = weights.sum().item() ** 2 / (6 * weights.square().sum().item())
     assert run.metrics["effective_sample_size"].item() == pytest.approx(size)
