@@ -77,6 +77,9 @@ class Args:
     compile: bool = False  # torch.compile the update: a slow start, then faster
     cuda_graphs: bool = False  # with --compile on a GPU: replay its kernels as CUDA graphs
     tensorboard: bool = True  # write TensorBoard events
+    track: bool = False  # send them to Weights & Biases too; writes them in any case
+    wandb_project: str = "gtp"  # of --track
+    wandb_entity: str = ""  # of --track: a user or team; wandb's own default if empty
     num_updates: int = 100_000  # training iterations
     batch_size: int = 256  # transitions per update
     eval_freq: int = 0  # updates between evaluations; 0: a twentieth of num_updates
@@ -185,7 +188,7 @@ class ArgumentError(InputError):
 def tasks():
     """The package offline_tasks (environments, datasets, scores), which only --env-id needs."""
     if not TASKS_FOLDER.is_dir():
-        raise ArgumentError(f"--env-id and tasks need {TASKS_FOLDER}; or give --dataset-path")
+        raise ArgumentError(f"--env-id and --track need {TASKS_FOLDER}; or give --dataset-path")
     return import_module("offline_tasks")
 
 
@@ -239,9 +242,9 @@ def check_common_args(args):
             raise ArgumentError(f"--{flag} is {value}; give a number from {low} to {high}")
     if args.action_units == "env" and not args.env_id:
         raise ArgumentError("--action-units env needs --env-id: whose units would they be?")
-    if args.env_id:
+    if args.env_id or args.track:
         try:
-            tasks().check_env_id(args.env_id)
+            tasks().check_run(args.env_id, args.track)
         except ValueError as error:
             raise ArgumentError(str(error)) from error
     on_gpu = args.device.startswith("cuda") and torch.cuda.is_available()
@@ -891,7 +894,7 @@ def load_policy(checkpoint, **changes):
 # --- shared: train ---
 VARIANT = ""  # the ablation that has replaced a function of this script
 FREE = {"device", "num_threads", "dataset_path", "num_updates", "compile", "cuda_graphs"}
-FREE |= {"checkpoint_freq", "log_freq", "tensorboard"}  # what a resume may change
+FREE |= {"checkpoint_freq", "log_freq", "tensorboard", "track", "wandb_project", "wandb_entity"}
 
 
 def resume_args(run, state=None):
@@ -906,7 +909,7 @@ def check_resume(args, state):
     """ArgumentError where args change what a resume cannot -> the arguments to go on with."""
     saved = resume_args(args.resume, state)
     changed = {key for key, value in vars(saved).items() if getattr(args, key) != value}
-    refused = changed - FREE
+    refused = changed - FREE  # these a resume may change
     if refused:
         flags = [f"--{key.replace('_', '-')}" for key in sorted(refused)]
         raise ArgumentError(f"--resume keeps the run's arguments; drop {', '.join(flags)}")
@@ -918,8 +921,7 @@ def check_resume(args, state):
         print(f"{args.resume} has ended: nothing to train", file=sys.stderr)
     elif "num_updates" in changed:
         print("warning: schedules such as N(k) follow the new --num-updates", file=sys.stderr)
-    compiled = saved.compile or saved.cuda_graphs
-    if compiled and args.device == "cpu" and saved.device != "cpu":
+    if saved.compile and args.device == "cpu" and saved.device != "cpu":
         print("on the CPU: --no-compile --no-cuda-graphs", file=sys.stderr)
         args = replace(args, compile=False, cuda_graphs=False)
     return args
@@ -1004,8 +1006,10 @@ def running(args, results):
             for number in (SIGINT, SIGTERM):
                 stack.callback(signal, number, signal(number, receive))
         results["args"] = asdict(args)
+        if args.track:  # before the writer, which it watches
+            stack.enter_context(tasks().tracking(run_dir, results["args"]))
         write_results(results, args)
-        if args.tensorboard:
+        if args.tensorboard or args.track:
             tensorboard = import_module("torch.utils.tensorboard")  # takes a second
             writer = tensorboard.SummaryWriter(run_dir, purge_step=results["update"] + 1)
             stack.enter_context(writer)
@@ -1079,15 +1083,11 @@ def finish(nets, obs_dim, signals, results, args):
         where = f"by update {results['update']}; see {args.run_dir}/results.json"
         print(f"{sorted(results['diverged'])} diverged {where}")
     if results["status"] == "interrupted":
-        command = shlex.join(["python", sys.argv[0], "--resume", args.run_dir])
+        command = f"python {shlex.quote(sys.argv[0])} --resume {shlex.quote(args.run_dir)}"
         print(f"interrupted; go on with: {results['command'] if VARIANT else command}")
     if TASKS_FOLDER.is_dir() and results["status"] != "diverged":
         value = state_value(nets, args)
-        evaluations = results["evaluations"]
-        try:
-            tasks().plot_run(args.run_dir, args.env_id, evaluations, act, args.seed, value)
-        except Exception as error:  # whatever it is, the run itself is done and saved
-            print(f"no pictures: {error}", file=sys.stderr)
+        tasks().plot_run(args.run_dir, args.env_id, results["evaluations"], act, args.seed, value)
 
 
 def read_data(args, state):

@@ -132,7 +132,7 @@ def changed_args(saved, flags, script, state):
             f"--num-steps {args.num_steps}: the network of {flags.run_dir} denoises in "
             f"{saved.num_steps} steps and in no other number; leave it out"
         )
-    args = replace(args, device=script.find_device(args.device), compile=False)
+    args = replace(args, device=script.find_device(args.device), compile=False, track=False)
     # A run that has lost its task by --env-id "" still has its data.
     script.check_args(replace(args, dataset_path=state["results"]["dataset"]["path"]))
     check_task(args.env_id, flags, state["dims"])

@@ -15,6 +15,9 @@
     plots.py             learning curves, trajectories, maps of values
     videos.py            an episode filmed
     provenance.py        which versions produced a result
+    tracking.py          Weights & Biases
+    statistics.py        scores over runs and tasks: means, intervals, comparisons
+    pages.py             tables and pictures as Markdown and as one HTML file
 
 A policy is a function `act` from float32 observations (n, obs_dim) to actions (n, action_dim) in
 the environment's units. Importing this package imports NumPy alone; Gymnasium, MuJoCo and
@@ -57,6 +60,10 @@ from offline_tasks.rollout import (
     evaluate,
     play,
 )
+from offline_tasks.tracking import (
+    check_run,
+    tracking,
+)
 from offline_tasks.videos import (
     check_video,
     record_video,
@@ -69,6 +76,7 @@ __all__ = [
     "benchmark",
     "check_data",
     "check_env_id",
+    "check_run",
     "check_video",
     "dataset_file",
     "draw_data",
@@ -91,4 +99,5 @@ __all__ = [
     "quiet",
     "record_video",
     "task_dims",
+    "tracking",
 ]
