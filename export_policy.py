@@ -22,7 +22,7 @@ import tyro
 
 import gtp_bc
 import gtp_offline
-from evaluate import ARGUMENT_ERRORS, load_run, own
+from evaluate import ARGUMENT_ERRORS, full_memory, load_run, own
 from gtp_offline import ArgumentError, InputError
 
 LARGEST_WEIGHT = 1e6  # trained ones are below 100; beyond it actions are -1 and 1 alone
@@ -97,7 +97,7 @@ def export(run: Path, num_steps: int | None = None) -> tuple[dict[str, np.ndarra
 def check_arrays(arrays, run, update):
     """Raise InputError for an array that is not finite, or a weight that no training ends with."""
     for name, array in arrays.items():
-        bound = math.inf if name.startswith("obs_") else LARGEST_WEIGHT
+        bound = LARGEST_WEIGHT if name[0] in "wb" else math.inf  # others are scales and times
         size = np.abs(array).max()
         if not size < bound:  # also NaN
             raise InputError(
@@ -176,9 +176,11 @@ def main() -> int:
             raise ArgumentError(f"--num-steps is {flags.num_steps}; give a number from 1")
         arrays, text = export(flags.run_dir, flags.num_steps)
         write_policy(arrays, text, flags.folder)
-    except (ValueError, OSError) as error:
-        print("error:", str(error).splitlines()[0], file=sys.stderr)
+    except (ValueError, OSError, ImportError) as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 2 if isinstance(error, ARGUMENT_ERRORS) else 1
+    except (MemoryError, RuntimeError) as error:
+        return full_memory(error)
     print(f"wrote {flags.folder / 'policy.npz'} and {flags.folder / 'policy.py'}")
     return 0
 

@@ -31,7 +31,6 @@ import os
 import pickle
 import platform
 import re
-import shlex
 import sys
 import time
 import timeit
@@ -44,7 +43,7 @@ from importlib import import_module
 from pathlib import Path
 from signal import SIG_DFL, SIGINT, SIGTERM, signal
 from statistics import median
-from typing import Literal
+from typing import Literal, get_args
 
 import filelock
 import h5py
@@ -221,12 +220,10 @@ def check_args(args):
         raise ArgumentError(f"--max-weight is {args.max_weight}; give a number above 0, or inf")
     if not 0 < args.expectile < 1:
         raise ArgumentError(f"--expectile is {args.expectile}; give a number between 0 and 1")
-    if args.td_target == "expectile" and args.max_q_backup:
-        print("--max-q-backup has no effect with --td-target expectile", file=sys.stderr)
     if args.td_target == "expectile" and args.value == "policy":
         raise ArgumentError("--value policy has no V for the TD target; add --td-target policy")
-    if not args.huber_c >= 1e-6:  # at 0 the gradient of an error of 0 is NaN
-        raise ArgumentError(f"--huber-c is {args.huber_c}; give a number from 1e-6")
+    if not 1e-6 <= args.huber_c <= 1e6:  # at 0 the gradient of an error of 0 is NaN
+        raise ArgumentError(f"--huber-c is {args.huber_c}; give a number from 1e-6 to 1e6")
     if not (args.resume or 1e-3 <= args.sigma_min < args.sigma_max):  # embedded from 1e-3 on
         raise ArgumentError(f"--sigma-min {args.sigma_min} must lie in [1e-3, {args.sigma_max})")
 
@@ -285,8 +282,16 @@ def task_defaults(env_id, num_updates):
     return values
 
 
+def check_choices(args):
+    """Raise ArgumentError for a word that is none of its flag's; --help has them."""
+    for field in fields(args):
+        choices = get_args(field.type)
+        if choices and getattr(args, field.name) not in choices:
+            raise ArgumentError(f"{field.name} is none of {', '.join(choices)}")
+
+
 def check_common_args(args):
-    """Raise ArgumentError for a number out of its range, an unknown task or an absent device."""
+    """Raise ArgumentError for a value out of its range, an unknown task or an absent device."""
     if not (args.env_id or args.dataset_path):
         raise ArgumentError("neither --env-id nor --dataset-path is given; name one")
     largest = {"seed": 2**63 - 1, "learning_rate": 1, "tau": 1} | LARGEST
@@ -294,10 +299,11 @@ def check_common_args(args):
     for name, value in vars(args).items():
         low = int(name.startswith(counts) and name != "num_holdout")
         low = -math.inf if name.startswith("reward_") else low
-        high = largest.get(name, math.inf)
+        high = largest.get(name, 10**9 if isinstance(value, int) else math.inf)
         if not isinstance(value, str) and not low <= value <= high:  # also refuses NaN
             flag = name.replace("_", "-")
             raise ArgumentError(f"--{flag} is {value}; give a number from {low} to {high}")
+    check_choices(args)
     if args.action_units == "env" and not args.env_id:
         raise ArgumentError("--action-units env needs --env-id: whose units would they be?")
     if args.env_id or args.track:
@@ -373,6 +379,9 @@ class ObsNetwork(nn.Module):
         self.register_buffer("obs_std", torch.ones(obs_dim))
 
     def standardized(self, obs):
+        dims = len(self.obs_mean)
+        if obs.shape[1:] != (dims,):  # a single column would be taken for all
+            raise ValueError(f"observations {tuple(obs.shape)}, but ({dims},) or (n, {dims}) fit")
         return (obs - self.obs_mean) / self.obs_std
 
 
@@ -784,7 +793,8 @@ def load_transitions(path, max_episode_steps=None, d4rl_semantics=False):
     keys = ["observations", "actions", "rewards", "terminals"]
     try:
         with np.load(path) if zipfile.is_zipfile(path) else h5py.File(path, "r") as file:
-            keys += ["timeouts"] if "timeouts" in file else []
+            if "timeouts" in file:
+                keys.append("timeouts")
             arrays = {key: file[key].astype(np.float32)[()] for key in keys}  # h5py: as it reads
     except Exception as error:  # h5py and zipfile raise many kinds for a damaged file
         reason = " ".join(str(error).split())[:200]
@@ -793,7 +803,9 @@ def load_transitions(path, max_episode_steps=None, d4rl_semantics=False):
         raise ValueError(f"dataset {path}: actions are beyond [-1, 1]; rescale them to [-1, 1]")
     count = len(arrays["observations"])
     terminals = arrays["terminals"].reshape(count) > 0
-    dropped = arrays.get("timeouts", np.zeros(count)).reshape(count) > 0
+    dropped = np.zeros(count, bool)
+    if "timeouts" in arrays:
+        dropped = arrays["timeouts"].reshape(count) > 0
     dropped[-1] = True  # it has no next row
     if not d4rl_semantics:
         dropped &= ~terminals  # they need none
@@ -969,6 +981,7 @@ def select(results, args):
 
 
 # ------------------------------------------ checkpoint ------------------------------------------
+CHANGEABLE = {"device", "seed", "num_steps", "num_candidates", "eval_actor"}  # by load_policy
 # --- shared: checkpoint ---
 FORMAT = 2  # of a checkpoint
 
@@ -1052,6 +1065,10 @@ def load_networks(state, args):
     """The networks in a checkpoint, less those that args (--num-candidates 1, say) do without."""
     nets = make_networks(args, *state["dims"]).to(args.device)
     weights = {key: w for key, w in state["nets"].items() if key.split(".")[0] in nets}
+    if weights.keys() != nets.state_dict().keys():
+        raise ArgumentError("the run has no critic to choose among candidates; give 1")
+    if not all(weight.isfinite().all() for weight in weights.values()):
+        raise InputError("the run has diverged: weights of its checkpoint are not finite")
     nets.load_state_dict(weights)
     about = state["results"]["dataset"]
     if "action_bounds" not in about:  # of an older version
@@ -1061,10 +1078,14 @@ def load_networks(state, args):
 
 
 def load_policy(checkpoint, **changes):
-    """act(obs), NumPy (obs_dim,) -> (action_dim,) in the environment's units, of a run; changes:
-    device="cuda", num_steps=2"""
+    """act(obs), NumPy (obs_dim,) -> (action_dim,) in the environment's units, of a run, on the CPU.
+    changes: of CHANGEABLE (device="cuda"); ArgumentError for others and for bad values."""
     state = load_checkpoint(Path(checkpoint))
+    if not changes.keys() <= CHANGEABLE:
+        raise ArgumentError(f"{sorted(changes)}: only {sorted(CHANGEABLE)} can be changed")
     args = replace(saved_args(state), **{"device": "cpu"} | changes)
+    saved = {"resume": str(checkpoint), "dataset_path": "none"}  # it needs no task
+    check_args(replace(args, env_id="", action_units="auto", **saved))
     return make_act(load_networks(state, args), args, args.seed)
 
 
@@ -1113,6 +1134,11 @@ def start(args):
     if state:
         args = check_resume(args, state)
     check_args(args)
+    default = default_args(**{name: getattr(args, name) for name in DECISIVE})
+    with contextlib.suppress(ModuleNotFoundError):  # where the script was copied alone
+        import_module("idle_flags").report(VARIANT or Path(__file__).stem, args, default)
+    if args.tensorboard and TASKS_FOLDER.is_dir():
+        tasks().check_tensorboard()
     if args.dataset_path:  # absolute: a resume may start in another folder
         args = replace(args, dataset_path=os.path.abspath(args.dataset_path))
     return replace(args, eval_freq=args.eval_freq or max(1, args.num_updates // 20)), state
@@ -1258,13 +1284,10 @@ def finish(nets, obs_dim, signals, results, args):
     codes = {"finished": 0, "diverged": 1, "interrupted": 128 + sum(signals[:1])}
     results["exit_code"] = codes[results["status"]]
     write_results(results, args)
-    if results["status"] == "diverged":
-        where = f"by update {results['update']}; see {args.run_dir}/results.json"
-        print(f"{sorted(results['diverged'])} diverged {where}")
-    if results["status"] == "interrupted":
-        command = f"python {shlex.quote(sys.argv[0])} --resume {shlex.quote(args.run_dir)}"
-        print(f"interrupted; go on with: {results['command'] if VARIANT else command}")
-    if TASKS_FOLDER.is_dir() and results["status"] != "diverged":
+    if not TASKS_FOLDER.is_dir():
+        return
+    tasks().say_end(results)
+    if results["status"] != "diverged":
         value = state_value(nets, args)
         tasks().plot_run(args.run_dir, args.env_id, results["evaluations"], act, args.seed, value)
 
@@ -1375,9 +1398,14 @@ def main():
     """Train -> exit code: 0 finished, 1 diverged or bad input, 2 bad argument, 128 + signal."""
     try:
         return train(parse_args(sys.argv[1:]))["exit_code"]
-    except (InputError, OSError) as error:
-        print("error:", str(error).splitlines()[0], file=sys.stderr)
+    except (InputError, OSError, ImportError, UnicodeError) as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 2 if isinstance(error, ArgumentError) else 1
+    except (MemoryError, RuntimeError) as error:
+        if "allocate" not in str(error):
+            raise
+        print("error: the memory is full; smaller: --batch-size, --hidden-dim", file=sys.stderr)
+        return 1
 
 
 # --- end shared ---

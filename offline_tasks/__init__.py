@@ -18,6 +18,8 @@
     tracking.py          Weights & Biases
     statistics.py        scores over runs and tasks: means, intervals, comparisons
     pages.py             tables and pictures as Markdown and as one HTML file
+    reading.py           why a dataset file cannot be read
+    endings.py           what is said at the end of a run that did not finish
 
 A policy is a function `act` from float32 observations (n, obs_dim) to actions (n, action_dim) in
 the environment's units. Importing this package imports NumPy alone; Gymnasium, MuJoCo and
@@ -29,6 +31,7 @@ from offline_tasks.d4rl_files import (
     DATASETS,
     fix_timeouts,
 )
+from offline_tasks.endings import say_end
 from offline_tasks.loading import (
     load_dataset,
     load_transitions,
@@ -43,7 +46,7 @@ from offline_tasks.plots import (
     plot_trajectories,
     plot_value,
 )
-from offline_tasks.provenance import provenance
+from offline_tasks.provenance import check_tensorboard, provenance
 from offline_tasks.registry import (
     TASK_DIMS,
     action_bounds,
@@ -77,6 +80,7 @@ __all__ = [
     "check_data",
     "check_env_id",
     "check_run",
+    "check_tensorboard",
     "check_video",
     "dataset_file",
     "draw_data",
@@ -98,6 +102,7 @@ __all__ = [
     "provenance",
     "quiet",
     "record_video",
+    "say_end",
     "task_dims",
     "tracking",
 ]

@@ -4,8 +4,11 @@ import contextlib
 import contextvars
 import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
+
+from offline_tasks.reading import WrongContentError, why_unreadable
 
 # D4RL's name of an array and Gymnasium's.
 NAMES = {
@@ -48,7 +51,7 @@ def reading(path, kind: str = "HDF5 or NPZ"):
     except DatasetError:
         raise
     except Exception as error:  # h5py and zipfile raise many kinds for a damaged file
-        reason = " ".join(str(error).split())[:200]
+        reason = why_unreadable(path, error)
         raise DatasetError(f"dataset {path} cannot be read as {kind}: {reason}") from error
 
 
@@ -64,7 +67,7 @@ def read_file(path, d4rl_semantics: bool = False) -> dict:
                 arrays[key] = _read(file, name)
             elif key != "timeouts":
                 either = key if key == other else f"{key} or {other}"
-                raise KeyError(f"it has no {either}")
+                raise WrongContentError(f"it has no {either}")
         if "next_observations" in file and not d4rl_semantics:
             arrays["next_observations"] = _read(file, "next_observations")
     shapes = {array.shape for key, array in arrays.items() if key.endswith("observations")}
@@ -77,16 +80,18 @@ def _opened(path):
     """The file, open; which of the two it is, its content tells."""
     import h5py
 
-    with open(path, "rb") as file:  # says plainly what is wrong with a folder
-        npz = zipfile.is_zipfile(file)
-    return np.load(path) if npz else h5py.File(path, "r")
+    if not Path(path).is_file():  # to open a pipe would wait for ever
+        raise FileNotFoundError(path)
+    return np.load(path) if zipfile.is_zipfile(path) else h5py.File(path, "r")
 
 
 def _read(file, name: str) -> np.ndarray:
-    try:
-        return file[name].astype(np.float32)[()]  # h5py converts as it reads
-    except Exception as error:
-        raise ValueError(f"{name}: {error}") from error
+    array = file[name]
+    if hasattr(array, "keys"):
+        raise WrongContentError(f"{name} is a group; join its arrays into one with a row per step")
+    if array.dtype.kind not in "biuf":  # complex numbers would lose a part
+        raise WrongContentError(f"{name} is no array of numbers, but of {array.dtype}")
+    return array.astype(np.float32)[()]  # h5py converts as it reads
 
 
 def _look_at_order(path, arrays: dict) -> None:

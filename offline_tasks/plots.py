@@ -55,7 +55,7 @@ def plot_learning_curve(evaluations: list[dict], path, title: str) -> None:
         low = score - std
         high = score + std
         axes[0].fill_between(updates, low, high, alpha=0.15, lw=0)
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)  # a folder's name may hold $
     _save(figure, path)
 
 

@@ -289,6 +289,18 @@ def test_the_summary_by_hand(load, tmp_path):
     )
 
 
+def test_a_last_row_that_timed_out_is_counted_once(load):
+    _, _, summary = load(numbered([0, 0, 0], [0, 0, 1]))
+    assert summary.endswith("dropped: 1 rows that timed out\n")
+
+
+def test_timeouts_of_the_file_are_not_called_counted(load):
+    data = {"observations": np.zeros((4, 3)), "actions": np.zeros((4, 1)), "rewards": np.ones(4)}
+    data |= {"terminals": np.zeros(4), "timeouts": np.array([0, 1, 0, 1])}
+    _, _, summary = load(data, env_id="Pendulum-v1")
+    assert "2 episodes, 0 terminals, 2 timeouts; return per episode 2 (least)" in summary
+
+
 def test_a_source_may_say_where_episodes_end(load, monkeypatch):
     """Its next_observations are used, and terminals need not be ends."""
     arrays = numbered([1, 1, 0, 1], ends=np.float32([0, 1, 0, 1]))

@@ -97,10 +97,11 @@ def test_no_action_is_beyond_the_bounds_by_a_rounding_error():
         (None, "auto", [[1.1, 0]], r"reach 1.1 \(column 0 is beyond\); rescale them to \[-1, 1\]$"),
     ],
 )
-def test_actions_that_do_not_fit_are_refused_with_the_remedy(bounds, units, actions, said):
+def test_actions_that_do_not_fit_are_refused_with_the_remedy(bounds, units, actions, said, capsys):
     with pytest.raises(ValueError, match=said) as error:
         to_unit("file.npz", "Own-v0", np.float32(actions), bounds, units)
     assert "\n" not in str(error.value) and "dataset file.npz: " in str(error.value)
+    assert capsys.readouterr().err == ""  # no other line
 
 
 def test_a_rounding_error_of_the_bounds_is_clipped_with_a_warning():
@@ -171,6 +172,14 @@ def own(script, data_file, folder, **changes):
     return replace(args, **short | changes)
 
 
+def test_a_space_without_bounds_takes_the_unit_range(monkeypatch):
+    space = gymnasium.spaces.Box(np.float32([-2, -np.inf]), np.float32([2, 3]))
+    monkeypatch.setattr(Recorder, "action_space", space)
+    assert offline_tasks.gymnasium_tasks.bounds_of(Recorder()) is None
+    monkeypatch.setattr(Recorder, "action_space", gymnasium.spaces.Box(*SHIFTED))
+    assert offline_tasks.gymnasium_tasks.bounds_of(Recorder()).tolist() == SHIFTED.tolist()
+
+
 @SCRIPT
 def test_networks_live_in_the_unit_range_and_act_in_the_environments(
     script, recorder, data_file, tmp_path, monkeypatch, capsys
@@ -202,6 +211,7 @@ def test_networks_live_in_the_unit_range_and_act_in_the_environments(
     flags = evaluate.Flags(tmp_path / "run")
     evaluate.evaluate(flags)
     np.testing.assert_array_equal(np.array(Recorder.told), told)
+    assert "has no task" not in capsys.readouterr().err
     script.train(replace(args, resume=str(tmp_path / "run"), num_updates=4))
     assert script.load_policy(tmp_path / "run")(obs).shape == (2, 2)
 

@@ -160,7 +160,8 @@ def test_check_data_applies_fix_timeouts():
     np.testing.assert_array_equal(kept["rewards"], [0, 1, 2])
     fixed = offline_tasks.check_data("antmaze-umaze-v0", "f", data, fix=True)
     np.testing.assert_array_equal(fixed["rewards"], [0, 2])
-    for env_id, named in (("hopper-medium-v2", "hopper-medium-v2"), ("", "file.npz")):
+    others = ("hopper-medium-v2", "antmaze-large-navigate-singletask-v0", "")
+    for env_id, named in zip(others, (*others[:2], "file.npz"), strict=True):
         with pytest.raises(ValueError, match=rf"--fix-timeouts is for AntMaze, not for {named}"):
             offline_tasks.check_data(env_id, "file.npz", data, fix=True)
 
