@@ -656,6 +656,8 @@ def load_data(args):
             raise ValueError(f"dataset {path}: {reason}")
         rewards = (rewards - rewards.mean()) / rewards.std(ddof=1)
     arrays["rewards"] = args.reward_scale * (rewards + args.reward_shift)
+    if TASKS_FOLDER.is_dir():
+        about |= tasks().largest_rewards(arrays["rewards"], arrays["terminals"])
     data = {key: torch.from_numpy(array).to(args.device) for key, array in arrays.items()}
     count = len(data["rewards"])
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))  # for every seed
@@ -790,6 +792,8 @@ def state_value(nets, args):
 def select(results, args):
     """The evaluations that results.json names, also the one that the reference code selects
     offline, by L_d; with --early-stop the end of the run, if L_d rose."""
+    if TASKS_FOLDER.is_dir():
+        tasks().say_impossible_q(results, args.gamma)
     bc = [losses["bc"] for losses in results["losses"]]
     order = np.argsort(bc, kind="stable")
     k = min(args.top_k, len(order) - 1)

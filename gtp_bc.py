@@ -661,6 +661,8 @@ def load_data(args):
             raise ValueError(f"dataset {path}: {reason}")
         rewards = (rewards - rewards.mean()) / rewards.std(ddof=1)
     arrays["rewards"] = args.reward_scale * (rewards + args.reward_shift)
+    if TASKS_FOLDER.is_dir():
+        about |= tasks().largest_rewards(arrays["rewards"], arrays["terminals"])
     data = {key: torch.from_numpy(array).to(args.device) for key, array in arrays.items()}
     count = len(data["rewards"])
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))  # for every seed

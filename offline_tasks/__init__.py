@@ -19,7 +19,7 @@
     statistics.py        scores over runs and tasks: means, intervals, comparisons
     pages.py             tables and pictures as Markdown and as one HTML file
     reading.py           why a dataset file cannot be read
-    endings.py           what is said at the end of a run that did not finish
+    endings.py           what is said of a run that did not finish or whose Q cannot be right
 
 A policy is a function `act` from float32 observations (n, obs_dim) to actions (n, action_dim) in
 the environment's units. Importing this package imports NumPy alone; Gymnasium, MuJoCo and
@@ -31,7 +31,7 @@ from offline_tasks.d4rl_files import (
     DATASETS,
     fix_timeouts,
 )
-from offline_tasks.endings import say_end
+from offline_tasks.endings import largest_rewards, say_end, say_impossible_q
 from offline_tasks.loading import (
     load_dataset,
     load_transitions,
@@ -89,6 +89,7 @@ __all__ = [
     "episode_seeds",
     "evaluate",
     "fix_timeouts",
+    "largest_rewards",
     "load_dataset",
     "load_transitions",
     "make_env",
@@ -103,6 +104,7 @@ __all__ = [
     "quiet",
     "record_video",
     "say_end",
+    "say_impossible_q",
     "task_dims",
     "tracking",
 ]

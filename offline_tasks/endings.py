@@ -1,7 +1,10 @@
-"""What is said at the end of a run that did not finish."""
+"""What is said of a run: at its end where it did not finish, and where its Q cannot be right."""
 
+import math
 import shlex
 import sys
+
+import numpy as np
 
 
 def say_end(results: dict) -> None:
@@ -21,3 +24,38 @@ def _remedy(names: list[str]) -> str:
     of_critic = any("q" in name or "critic" in name or name == "value" for name in names)
     smaller = "--reward-scale or --learning-rate" if of_critic else "--learning-rate"
     return f"try a smaller {smaller}, a --grad-norm, or another --divergence-bound"
+
+
+def largest_rewards(rewards: np.ndarray, terminals: np.ndarray) -> dict:
+    """The largest reward of a transition (n,) that goes on and of one that ends; None: no such."""
+    largest = {}
+    for name, rows in (("going_on", terminals == 0), ("ending", terminals > 0)):
+        largest[name] = float(rewards[rows].max()) if rows.any() else None
+    return {"largest_rewards": largest}
+
+
+def largest_return(largest: dict, gamma: float) -> float:
+    """What no discounted return exceeds: r for ever, r / (1 - gamma), or a last r at once.
+
+    The largest V solves V = max(ending, going_on + gamma V)."""
+    ending = -math.inf if largest["ending"] is None else largest["ending"]
+    if largest["going_on"] is None:
+        return ending
+    if gamma == 1:
+        return math.inf if largest["going_on"] > 0 else max(ending, largest["going_on"])
+    return max(ending, largest["going_on"] / (1 - gamma))
+
+
+def say_impossible_q(results: dict, gamma: float) -> None:
+    """Prints, once a run, that Q is above what rewards and discount allow; sets `q_bound`."""
+    losses = results["losses"][-1]
+    q = losses.get("q_max", losses.get("q_mean"))
+    largest = results["dataset"].get("largest_rewards")  # older runs have none
+    if q is None or largest is None or "q_bound" in results:
+        return
+    bound = largest_return(largest, gamma)
+    if q > bound:
+        results["q_bound"] = bound
+        reached = f"Q reaches {q:.4g}, but rewards and --gamma {gamma:g} allow {bound:.4g}"
+        remedy = "try a smaller --critic-learning-rate; gtp_offline.py has --critic-norm layer too"
+        print(f"warning: {reached}: the critic overestimates; {remedy}", file=sys.stderr)
