@@ -488,54 +488,92 @@ def policy_samples(nets, obs, noise, num_steps, args):
 # --- end shared ---
 # -------------------------------------------- update --------------------------------------------
 # --- shared: gradient steps ---
-def gradient_step(optimizer, network, loss, grad_norm):
-    """One step down the loss; the gradient is clipped to grad_norm (0: not) -> its norm before."""
-    parameters = list(network.parameters())
+def gradient_steps(nets, optimizers, losses, grad_norm):
+    """A step of each named network down its loss, its gradient clipped to grad_norm (0: not) ->
+    {name: the gradient's norm before}."""
     if torch.compiler.is_compiling():
-        return compiled_gradient_step(optimizer, parameters, loss, grad_norm or math.inf)
-    optimizer.zero_grad()
-    loss.backward(inputs=parameters)  # none for the other networks in the loss: less to compute
-    norm = nn.utils.clip_grad_norm_(parameters, grad_norm or math.inf)
-    optimizer.step()
-    return norm
+        return compiled_gradient_steps(nets, optimizers, losses, grad_norm or math.inf)
+    norms = {}
+    for name, loss in losses.items():
+        parameters = list(nets[name].parameters())
+        optimizers[name].zero_grad()
+        loss.backward(inputs=parameters)  # none for the other networks in the loss
+        norms[name] = nn.utils.clip_grad_norm_(parameters, grad_norm or math.inf)
+        optimizers[name].step()
+    return norms
 
 
-def compiled_gradient_step(optimizer, parameters, loss, grad_norm):
+def compiled_gradient_steps(nets, optimizers, losses, grad_norm):
     """The same inside a compiled update: backward() and step() would break it into several graphs,
     and a single one is 1.2 times as fast (docs/speed.md)."""
-    gradients = torch.autograd.grad(loss, parameters)
-    norm = torch.stack(torch._foreach_norm(gradients)).norm()
-    factor = (grad_norm / (norm + 1e-6)).clamp(max=1)
-    gradients = torch._foreach_mul(gradients, factor)
-    states = [optimizer.state[parameter] for parameter in parameters]
+    norms = {}
+    groups = {}  # of one learning rate: parameters, their gradients and Adam's averages
+    for name, loss in losses.items():
+        parameters = list(nets[name].parameters())
+        gradients = torch.autograd.grad(loss, parameters)
+        norms[name] = torch.cat([gradient.flatten() for gradient in gradients]).norm()
+        factor = (grad_norm / (norms[name] + 1e-6)).clamp(max=1)
+        group = groups.setdefault(optimizers[name].defaults["lr"], ([], [], []))
+        group[0].extend(parameters)
+        group[1].extend(torch._foreach_mul(gradients, factor))
+        group[2].extend(optimizers[name].state[parameter] for parameter in parameters)
+    with torch.no_grad():
+        for rate, group in groups.items():
+            compiled_adam(rate, *group)
+    return norms
+
+
+def compiled_adam(rate, parameters, gradients, states):
+    """One step of Adam for all parameters, a single kernel on a GPU."""
     first = [state["exp_avg"] for state in states]
     second = [state["exp_avg_sq"] for state in states]
     steps = [state["step"] for state in states]
     counted = [step.double() for step in steps]  # adam adds 1 to these copies only
-    rates = {"lr": optimizer.defaults["lr"], "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
-    switches = {"weight_decay": 0, "amsgrad": False, "maximize": False, "capturable": True}
-    with torch.no_grad():
-        adam(parameters, gradients, first, second, [], counted, **rates, **switches)
-        torch._foreach_add_(steps, 1)
-    return norm
+    constants = {"lr": rate, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0}
+    switches = {"amsgrad": False, "maximize": False, "capturable": True}
+    adam(parameters, gradients, first, second, [], counted, **constants, **switches)
+    torch._foreach_add_(steps, 1)
 
 
-def polyak(target, source, tau):
-    """Move the parameters of target by tau towards those of source (Algorithm 1, line 9)."""
+def polyak(nets, names, tau):
+    """Move the averages by tau towards their networks, {average: network} (Algorithm 1, line 9)."""
+    averages, sources = [], []
+    for average, source in names.items():
+        averages += nets[average].parameters()
+        sources += nets[source].parameters()
     with torch.no_grad():
-        torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), tau)
+        torch._foreach_lerp_(averages, sources, tau)
 
 
 def compiled_update(data, optimizers, args):
-    """update_networks as one graph; CUDA graphs read data and Adam's averages where they are."""
+    """update_networks as one graph; CUDA graphs read data and Adam's averages where they are. Where
+    the compiler fails, a line says so and the updates go on without it."""
     torch._dynamo.config.trace_autograd_ops = True  # autograd.grad inside the graph
-    if args.device != "cpu":  # or inductor of torch 2.11 fails with a critic in the graph
-        torch._inductor.config.loop_ordering_after_fusion = False
+    if hasattr(torch._inductor.config, "loop_ordering_after_fusion"):
+        torch._inductor.config.loop_ordering_after_fusion = args.device == "cpu"
+    print("compiling the update for about a minute; --no-compile goes without", file=sys.stderr)
     states = [state for item in optimizers.values() for state in item.state.values()]
     for group in [data, *states]:
         for tensor in group.values():
             torch._dynamo.mark_static_address(tensor)
-    return torch.compile(update_networks, mode="reduce-overhead" if args.cuda_graphs else None)
+    step = None
+
+    def update(*inputs):
+        nonlocal step
+        try:
+            if step is None:
+                mode = "reduce-overhead" if args.cuda_graphs else None
+                step = torch.compile(update_networks, mode=mode)
+            return step(*inputs)
+        except Exception as error:  # of many kinds; the compiler has changed no tensor yet
+            if step is update_networks:
+                raise
+            reason = " ".join(str(error).split())[:200]
+            print(f"--compile failed, going on as with --no-compile: {reason}", file=sys.stderr)
+            step = update_networks
+        return step(*inputs)
+
+    return update
 
 
 # --- end shared ---
@@ -560,10 +598,10 @@ def update_networks(nets, optimizers, data, inputs, args):
     # lines 6 to 8: the actor (Eq. 19)
     t, u, s = sample_times(inputs["uniform"], inputs["grid"], inputs["t_cdf"], args)
     loss, terms = actor_loss(nets, obs, actions, noise, t, u, s, args)
-    norm = gradient_step(optimizers["actor"], nets["actor"], loss, args.grad_norm)
+    norms = gradient_steps(nets, optimizers, {"actor": loss}, args.grad_norm)
     # line 9: the average
-    polyak(nets["actor_ema"], nets["actor"], args.tau)
-    metrics = terms | {"actor_grad_norm": norm}
+    polyak(nets, {"actor_ema": "actor"}, args.tau)
+    metrics = terms | {"actor_grad_norm": norms["actor"]}
     return {name: metric.detach() for name, metric in metrics.items()}
 
 

@@ -279,20 +279,55 @@ def test_the_learned_value_steps_towards_the_smaller_q(weight_critic, changes, u
     assert run.metrics["value"].item() == pytest.approx(loss.item())
 
 
-def test_an_update_goes_from_the_critic_to_the_value_to_the_actor(update, monkeypatch):
-    """Algorithm 1, lines 4 to 8, and the averages after all of them (line 9)."""
-    steps = record(monkeypatch, gtp, "gradient_step")
-    averages = record(monkeypatch, gtp, "polyak")
-    run = update(gtp)
-    assert [network for (_, network, *_), _ in steps] == [
-        run.nets["critic"],
-        run.nets["value"],
-        run.nets["actor"],
+def test_an_update_goes_from_the_critic_to_value_and_actor_to_the_averages(update, monkeypatch):
+    """Algorithm 1: the critic's step (line 4), then the weights (5), then those of V and the actor
+    together (8), then both averages at once (9)."""
+    order = []
+
+    def watch(name):
+        original = getattr(gtp, name)
+
+        def watched(*args):
+            given = [[*part] for part in args if isinstance(part, dict)]
+            order.append((name, given[-1] if given else None))
+            return original(*args)
+
+        monkeypatch.setattr(gtp, name, watched)
+
+    for name in ("gradient_steps", "advantage_weights", "polyak"):
+        watch(name)
+    update(gtp)
+    assert order == [
+        ("gradient_steps", ["critic"]),
+        ("advantage_weights", None),
+        ("gradient_steps", ["value", "actor"]),
+        ("polyak", ["actor_ema", "critic_target"]),
     ]
-    assert [target for (target, *_), _ in averages] == [
-        run.nets["actor_ema"],
-        run.nets["critic_target"],
-    ]
+
+
+@pytest.mark.parametrize("names", [["actor_ema"], ["actor_ema", "critic_target"]])
+def test_the_averages_move_in_one_call(names, monkeypatch):
+    """All pairs in one foreach lerp, each average towards its own network."""
+    calls = []
+    original = torch._foreach_lerp_
+
+    def counted(*args):
+        calls.append(args)
+        original(*args)
+
+    nets = gtp.make_networks(arguments(gtp), 3, 2)
+    for parameter in nets.parameters():
+        torch.nn.init.constant_(parameter, 0.0)
+    for value, name in ((4.0, "actor"), (8.0, "critic")):
+        for parameter in nets[name].parameters():
+            torch.nn.init.constant_(parameter, value)
+    monkeypatch.setattr(torch, "_foreach_lerp_", counted)
+    gtp.polyak(nets, {name: name.split("_")[0] for name in names}, 0.25)
+    (_,) = calls
+    moved = {"actor_ema": 1.0, "critic_target": 2.0}
+    for name in moved:
+        expected = moved[name] if name in names else 0.0
+        assert all((parameter == expected).all() for parameter in nets[name].parameters())
 
 
 @pytest.mark.parametrize("weight_critic", ["online", "target"])
@@ -447,41 +482,66 @@ def test_a_gradient_is_shortened_to_its_bound_and_never_lengthened(grad_norm, fa
     network, other = torch.nn.Linear(2, 1, bias=False), torch.nn.Linear(2, 1, bias=False)
     before, untouched = network.weight.detach().clone(), other.weight.detach().clone()
     network.weight.grad = torch.full((1, 2), 100.0)
-    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    optimizers = {"actor": torch.optim.SGD(network.parameters(), 0.1)}
     loss = (network(torch.tensor([3.0, 4.0])) + other(torch.tensor([1.0, 1.0]))).sum()
-    norm = gtp.gradient_step(optimizer, network, loss, grad_norm)
+    nets = {"actor": network, "critic": other}
+    norms = gtp.gradient_steps(nets, optimizers, {"actor": loss}, grad_norm)
     expected = before - 0.1 * factor * torch.tensor([[3.0, 4.0]])
     torch.testing.assert_close(network.weight.detach(), expected)
-    assert norm.item() == pytest.approx(5)
+    assert norms.keys() == {"actor"} and norms["actor"].item() == pytest.approx(5)
     assert other.weight.grad is None and torch.equal(other.weight, untouched)
 
 
 @pytest.mark.skipif(torch.__version__ < "2.11", reason="--compile needs PyTorch 2.11")
+@pytest.mark.parametrize("rates", [(0.02, 0.02), (0.02, 0.003)])
 @pytest.mark.parametrize("grad_norm", [0.0, 1.0, 1e3])
-def test_the_step_of_compiled_updates_is_that_of_eager_ones(grad_norm):
-    """Adam's weights and averages after four steps, of gradients below and above the bound; the
-    graph is captured in one piece but run by eager PyTorch, whatever the device."""
+def test_the_step_of_compiled_updates_is_that_of_eager_ones(grad_norm, rates):
+    """Adam's weights and averages of two networks after four steps, of gradients below and above
+    the bound, which is each network's own; the graph is captured in one piece but run by eager
+    PyTorch, whatever the device."""
     outcomes = []
     for compiled in (False, True):
         torch.manual_seed(0)
-        network = torch.nn.Linear(4, 3).double()
-        optimizer = torch.optim.Adam(network.parameters(), lr=0.02, fused=True)
+        nets = torch.nn.ModuleDict({"value": torch.nn.Linear(4, 3), "actor": torch.nn.Linear(4, 2)})
+        nets.double()
+        optimizers = {
+            name: torch.optim.Adam(net.parameters(), lr=rate, fused=True)
+            for (name, net), rate in zip(nets.items(), rates, strict=True)
+        }
         x = torch.randn(8, 4).double()
 
-        def step(scale, network=network, optimizer=optimizer, x=x):
-            loss = scale * network(x).square().mean()
-            return gtp.gradient_step(optimizer, network, loss, grad_norm)
+        def step(scale, nets=nets, optimizers=optimizers, x=x):
+            factors = {"value": scale, "actor": 3 - scale}
+            losses = {name: factors[name] * net(x).square().mean() for name, net in nets.items()}
+            return [*gtp.gradient_steps(nets, optimizers, losses, grad_norm).values()]
 
-        norms = [step(torch.tensor(1.0))]  # Adam's averages begin with an eager step
+        norms = step(torch.tensor(1.0))  # Adam's averages begin with an eager step
         with torch._dynamo.config.patch(trace_autograd_ops=True):
             if compiled:
                 step = torch.compile(step, backend="eager", fullgraph=True)
-            norms += [step(torch.tensor(scale)) for scale in (0.01, 30.0, 2.0)]
+            for scale in (0.01, 30.0, 2.0):
+                norms += step(torch.tensor(scale))
         assert min(norms) < 1 < max(norms) < 1e3
-        states = [optimizer.state[parameter] for parameter in network.parameters()]
+        states = [item.state[p] for item in optimizers.values() for p in item.state]
         averages = [[state[key] for key in ("step", "exp_avg", "exp_avg_sq")] for state in states]
-        outcomes.append([norms, list(network.parameters()), averages])
+        outcomes.append([norms, list(nets.parameters()), averages])
     torch.testing.assert_close(outcomes[0], outcomes[1], rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize(("rates", "calls"), [((0.02, 0.02), 1), ((0.02, 0.003), 2)])
+def test_networks_of_one_rate_share_a_compiled_step_of_adam(rates, calls, monkeypatch):
+    monkeypatch.setattr(gtp, "adam", lambda *args, **kwargs: counted.append(kwargs["lr"]))
+    counted = []
+    nets = torch.nn.ModuleDict({"value": torch.nn.Linear(4, 3), "actor": torch.nn.Linear(4, 2)})
+    optimizers = {}
+    losses = {}
+    for (name, net), rate in zip(nets.items(), rates, strict=True):
+        optimizers[name] = torch.optim.Adam(net.parameters(), lr=rate)
+        losses[name] = net(torch.ones(1, 4)).sum()
+        losses[name].backward(retain_graph=True)
+        optimizers[name].step()  # its averages begin
+    gtp.compiled_gradient_steps(nets, optimizers, losses, 1.0)
+    assert len(counted) == calls and set(counted) == set(rates)
 
 
 @pytest.mark.parametrize("script", FAMILY)
