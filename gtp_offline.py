@@ -179,15 +179,14 @@ TASKS = {  # Table 4; the last three are not in the paper (docs/differences.md)
 def default_args(env_id="", dataset_path="", literal=False, device="auto", num_updates=0) -> Args:
     """A task's arguments (pointmaze-medium-v0's with no id and no file); 0 updates: the task's."""
     env_id = env_id or ("" if dataset_path else "pointmaze-medium-v0")
-    values = task_defaults(env_id, num_updates)
+    values = task_defaults(env_id, device, num_updates)
     if env_id == "multigoal-v0":
         values["eta"] = 0.0  # Fig. 7 is about cloning
     if env_id.startswith(("multigoal", "pointmaze")):
         values["normalize_observations"] = False  # the toys' have the right scale
     if literal:
         values |= LITERAL
-    values |= {"literal": literal, "device": find_device(device)}
-    return Args(env_id=env_id, dataset_path=dataset_path, **values)
+    return Args(env_id=env_id, dataset_path=dataset_path, literal=literal, **values)
 
 
 LARGEST = {"critic_learning_rate": 1, "gamma": 1, "eta": 1e6, "sigma_max": 1e6}
@@ -233,8 +232,8 @@ def find_device(device):
     return available if device == "auto" else device
 
 
-def task_defaults(env_id, num_updates):
-    """The task's row of TASKS and what depends on the kind of task alone."""
+def task_defaults(env_id, device, num_updates):
+    """The task's row of TASKS and what depends on the kind of task and on the device alone."""
     task = env_id.rpartition("-v")[0]
     values = {}
     if task in TASKS:
@@ -253,7 +252,20 @@ def task_defaults(env_id, num_updates):
         values |= {"num_eval_episodes": 1_000, "learning_rate": 1e-3}
     if num_updates:
         values["num_updates"] = num_updates
-    return values
+    values["device"] = find_device(device)
+    long = values.get("num_updates", Args.num_updates) > 20_000  # worth a slow start
+    fast = long and values["device"] != "cpu" and torch.__version__ >= "2.11"
+    return values | {"compile": fast, "cuda_graphs": fast}
+
+
+def check_device(device):
+    """Raise ArgumentError for a device that this machine does not have."""
+    known = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if torch.cuda.is_available():
+        known.append("cuda")
+    if device not in known:
+        found = " or ".join(known)
+        raise ArgumentError(f"--device {device} is not to be had on this machine; give {found}")
 
 
 def check_common_args(args):
@@ -271,12 +283,10 @@ def check_common_args(args):
             raise ArgumentError(f"--{flag} is {value}; give a number from {low} to {high}")
     if args.env_id:
         try:
-            tasks().check_env_id(args.env_id)
+            tasks().prepare(args.env_id)
         except ValueError as error:
             raise ArgumentError(str(error)) from error
-    on_gpu = args.device.startswith("cuda") and torch.cuda.is_available()
-    if args.device != "cpu" and not on_gpu:
-        raise ArgumentError(f"--device {args.device} is not to be had on this machine; give cpu")
+    check_device(args.device)
     if args.compile and torch.__version__ < "2.11":
         raise ArgumentError(f"--compile needs PyTorch 2.11 or newer, this is {torch.__version__}")
 
@@ -1059,6 +1069,7 @@ def load_policy(checkpoint, **changes):
     """act(obs), NumPy (obs_dim,) -> (action_dim,), of a run; changes: device="cuda", num_steps=2"""
     state = load_checkpoint(Path(checkpoint))
     args = replace(saved_args(state), **{"device": "cpu"} | changes)
+    check_device(args.device)
     return make_act(load_networks(state, args), args, args.seed)
 
 
@@ -1277,7 +1288,8 @@ def restore(state, nets, optimizers, generator, args):
         generator.set_state(state["generator"])
     else:
         generator.manual_seed(args.seed + state["results"]["update"])
-        print("another kind of device: other random numbers from here on", file=sys.stderr)
+        kinds = f"{generator.device.type} after {state['device']}"
+        print(f"{kinds}: no longer bit-equal, with other random numbers", file=sys.stderr)
     return state["results"] | {"num_updates": args.num_updates}
 
 

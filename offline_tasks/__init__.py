@@ -40,6 +40,7 @@ from offline_tasks.registry import (
     dataset_file,
     make_env,
     normalized_score,
+    prepare,
     task_dims,
 )
 from offline_tasks.rollout import (
@@ -74,6 +75,7 @@ __all__ = [
     "plot_run",
     "plot_trajectories",
     "plot_value",
+    "prepare",
     "provenance",
     "record_video",
     "task_dims",
