@@ -92,6 +92,7 @@ class Args:
     critic_learning_rate: float = 3e-4  # Adam's, of the critic and of V
     gamma: float = 0.99  # discount
     max_q_backup: bool = False  # with --td-target policy: the best of 10 next actions
+    target_steps: int = 0  # with --td-target policy: steps of the sampler for them; 0: num_steps
     eta: float = 5.0  # temperature of the weights (Eq. 14); 0: cloning
     truncate_advantage: bool = False  # (D17) w = 1 where A < 0; paper: yes
     max_weight: float = 20.0  # (D10) bound of the weights, before (D13); paper: inf
@@ -199,8 +200,10 @@ def check_args(args):
         raise ArgumentError(f"--max-weight is {args.max_weight}; give a number above 0, or inf")
     if not 0 < args.expectile < 1:
         raise ArgumentError(f"--expectile is {args.expectile}; give a number between 0 and 1")
-    if args.td_target == "expectile" and args.max_q_backup:
-        print("--max-q-backup has no effect with --td-target expectile", file=sys.stderr)
+    for name in ("max_q_backup", "target_steps"):
+        if args.td_target == "expectile" and getattr(args, name):
+            flag = name.replace("_", "-")
+            print(f"--{flag} has no effect with --td-target expectile", file=sys.stderr)
     if args.td_target == "expectile" and args.value == "policy":
         raise ArgumentError("--value policy has no V for the TD target; add --td-target policy")
     if not 1e-4 <= args.sigma_min < args.sigma_max:
@@ -717,6 +720,7 @@ def draw_inputs(update, data, generator, args):
         "grid": grid,
         "t_cdf": t_cdf,
         "times": sampling_times(args.num_steps, args),
+        "target_times": sampling_times(args.target_steps or args.num_steps, args),
     }
 
 
@@ -759,12 +763,13 @@ def update_networks(nets, optimizers, data, inputs, args):
     obs, actions = data["observations"][rows], data["actions"][rows]
     parts = (1, -args.num_value_samples)
     noise, next_noise, value_noise = inputs["normal"].tensor_split(parts)
-    times = inputs["times"]
     weights = torch.ones_like(obs[:, 0])
     metrics, losses = {}, {}
     if "critic" in nets:  # line 4
+        times = inputs["target_times"]
         metrics |= update_critic(nets, optimizers, data, rows, next_noise, times, args)
     if args.eta > 0 or "value" in nets:  # line 5: the weights (Eq. 14)
+        times = inputs["times"]
         advantage, losses = advantages(nets, obs, actions, value_noise, times, args)
         metrics |= losses
     if args.eta > 0:

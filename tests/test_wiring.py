@@ -204,6 +204,25 @@ def test_the_critic_steps_towards_the_expectile_target(max_q_backup, choosing, u
     assert run.metrics["target_q"].item() == pytest.approx(target.mean().item())
 
 
+@pytest.mark.parametrize(("target_steps", "steps"), [(0, 3), (1, 1), (2, 2), (7, 7)])
+def test_the_td_targets_actions_take_their_own_steps(target_steps, steps, update):
+    """--target-steps, and --num-steps without it; those of --value policy stay at --num-steps."""
+    run = update(
+        gtp, eta=1.0, td_target="policy", value="policy", target_steps=target_steps, gamma=0.9
+    )
+    obs, next_obs = run.batch.observations, run.batch.next_observations
+    times = gtp.sampling_times(steps, run.args)
+    assert len(times) == steps + 1
+    with torch.no_grad():
+        actor_ema = run.before["actor_ema"]
+        next_actions = gtp.sample_actions(actor_ema, next_obs, noise_of(run, 1, 2), times)
+        next_q = run.before["critic_target"](next_obs, next_actions).amin(0)[0]
+    target = run.batch.rewards + 0.9 * (1 - run.batch.terminals) * next_q
+    loss = (run.before["critic"](obs, run.batch.actions) - target).square().mean(1).sum()
+    assert_step(run, "critic", loss)
+    assert len(run.inputs["times"]) == 4
+
+
 @pytest.mark.parametrize("script", CRITICS)
 def test_the_target_critic_follows_the_critic_at_the_rate_tau(script, update):
     assert_average(update(script, eta=1.0), "critic_target", "critic", 0.25)
