@@ -72,6 +72,7 @@ class Args:
     num_threads: int = 1  # CPU threads; more do not help networks of this size
     compile: bool = False  # torch.compile the update: a slow start, then faster
     cuda_graphs: bool = False  # with --compile on a GPU: replay its kernels as CUDA graphs
+    bf16: bool = False  # the actor's hidden layers in bfloat16, for CPUs that have it
     tensorboard: bool = True  # write TensorBoard events
     num_updates: int = 100_000  # training iterations
     batch_size: int = 256  # transitions per update
@@ -337,12 +338,27 @@ class Mish(nn.Module):
         return x * (m / (m + 1))
 
 
+class Layers(nn.Sequential):
+    """Layers in a row; with bf16 all but the last compute in bfloat16."""
+
+    bf16 = False
+
+    def forward(self, x):
+        if not self.bf16:
+            return super().forward(x)
+        *hidden, last = self
+        with torch.autocast(x.device.type, torch.bfloat16):
+            for layer in hidden:
+                x = layer(x)
+        return last(x.to(last.weight.dtype))
+
+
 def mlp(in_dim, hidden_dim, out_dim, linear=nn.Linear, activation=Mish):
     """Three hidden layers with Mish, as in Diffusion-QL's code."""
     layers = [linear(in_dim, hidden_dim), activation()]
     for _ in range(2):
         layers += [linear(hidden_dim, hidden_dim), activation()]
-    return nn.Sequential(*layers, linear(hidden_dim, out_dim))
+    return Layers(*layers, linear(hidden_dim, out_dim))
 
 
 class ObsNetwork(nn.Module):
@@ -451,6 +467,7 @@ class Value(ObsNetwork):
 def make_networks(args, obs_dim, action_dim):
     """theta, varphi and their averages (Algorithm 1, line 1); plain cloning has no critic."""
     actor = FlowMap(obs_dim, action_dim, args.hidden_dim, args.preconditioning)
+    actor.net.bf16 = args.bf16
     nets = nn.ModuleDict({"actor": actor, "actor_ema": deepcopy(actor)})
     if args.eta > 0 or args.num_candidates > 1:
         nets["critic"] = Critic(obs_dim, action_dim, args.hidden_dim, args.critic_norm)

@@ -20,8 +20,8 @@ import gtp_bc
 import gtp_offline as gtp
 
 FAMILY = [gtp, gtp_bc, dql, cac]
-# Switches that have no part in an update.
-OUTSIDE = {"compile", "cuda_graphs", "tensorboard", "fix_timeouts", "literal", "selection"}
+# Switches that have no part in an update, and bf16: autocast knows no `meta`.
+OUTSIDE = {"compile", "cuda_graphs", "tensorboard", "fix_timeouts", "literal", "selection", "bf16"}
 OTHERS = {  # changes of numbers, and of several flags at once
     gtp: [
         gtp.LITERAL,

@@ -595,6 +595,54 @@ def test_averages_begin_as_copies_of_their_sources(script):
             assert torch.equal(parameter, source) and parameter.data_ptr() != source.data_ptr()
 
 
+# ---- bfloat16 ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("script", FAMILY)
+def test_bf16_is_of_the_actors_hidden_layers_alone(script, monkeypatch):
+    """Both actors' three hidden layers give bfloat16, all else float32: outputs, embeddings, Q, V,
+    parameters, gradients and metrics."""
+    seen = {}
+
+    def watch(name):
+        def hook(module, given, result):
+            seen.setdefault(name, set()).add(result.dtype)
+
+        return hook
+
+    args = arguments(script, bf16=True, **({} if script is gtp_bc else {"eta": 1.0}))
+    nets = script.make_networks(args, 3, 2)
+    for name, module in nets.named_modules():
+        if isinstance(module, (torch.nn.Linear, script.EnsembleLinear)):
+            module.register_forward_hook(watch(name))
+    data = make_data()
+    optimizers = script.make_optimizers(nets, args)
+    inputs = script.draw_inputs(0, data, torch.Generator().manual_seed(0), args)
+    metrics = script.update_networks(nets, optimizers, data, inputs, args)
+    half = {f"{actor}.net.{i}" for actor in ("actor", "actor_ema") for i in (0, 2, 4)}
+    half &= seen.keys()  # Diffusion-QL's averaged actor computes the TD target alone
+    assert len(half) >= 3 and {f"actor.net.{i}" for i in (0, 2, 4)} <= half
+    for name, kinds in seen.items():
+        assert kinds == {torch.bfloat16 if name in half else torch.float32}, name
+    tensors = [*metrics.values(), *nets.parameters()]
+    tensors += [parameter.grad for parameter in nets.parameters() if parameter.grad is not None]
+    assert {tensor.dtype for tensor in tensors} == {torch.float32}
+
+
+@pytest.mark.parametrize("script", FAMILY)
+def test_bf16_is_near_float32(script):
+    """The sampled actions of the same weights and noise differ by bfloat16's rounding at most."""
+    found = []
+    for bf16 in (False, True):
+        args = arguments(script, bf16=bf16)
+        torch.manual_seed(0)
+        nets = script.make_networks(args, 3, 2)
+        act = script.make_act(nets, replace(args, eval_actor="online"), 0)
+        found.append(torch.from_numpy(act(np.ones((50, 3), np.float32))))
+    assert not torch.equal(*found)
+    torch.testing.assert_close(*found, rtol=0, atol=0.03)
+
+
 # ---- what is drawn for an update -------------------------------------------------------------
 
 
