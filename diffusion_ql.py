@@ -3,10 +3,11 @@
 # dependencies = ["torch>=2.4", "numpy>=1.26", "gymnasium[mujoco]>=1.0,<2", "mujoco>=3.2,<4",
 # "h5py>=3.10", "tyro>=0.9", "tensorboard>=2.15", "matplotlib>=3.8", "tqdm>=4.66", "filelock>=3.13"]
 # ///
-"""Diffusion-QL: offline reinforcement learning with a diffusion policy; --eta 0: Diffusion-BC.
+"""Diffusion-QL: offline reinforcement learning with a diffusion policy.
 
     python diffusion_ql.py                                      # 2-D multi-goal task, minutes
     python diffusion_ql.py --env-id antmaze-umaze-v0            # a D4RL task, with its own values
+    python diffusion_ql.py --env-id hopper-medium-v2 --diffusion-bc   # its cloning alone
 
 Paper: "Diffusion Policies as an Expressive Policy Class for Offline Reinforcement Learning" (Wang,
 Hunt and Zhou 2023). The policy turns noise into an action by the reverse of a variance-preserving
@@ -103,10 +104,12 @@ class Args:
     ema_every: int = 5  # updates between its steps
     selection: Literal["offline", "offline-fixed"] = "offline"  # the reference's index, or k
     top_k: int = 1  # k of the offline model selection, from 0
+    early_stop: bool = False  # end at the first evaluation whose L_d is above the one before
+    diffusion_bc: bool = False  # Diffusion-BC: --eta 0 --num-candidates 1 --grad-norm 0
 
 
 # Which flags other defaults depend on: the arguments of default_args.
-DECISIVE = ("env_id", "dataset_path", "device", "num_updates")
+DECISIVE = ("env_id", "dataset_path", "device", "num_updates", "diffusion_bc")
 # What an argument that an older checkpoint lacks must be to go on as before.
 OLDER = {"normalize_observations": False}
 TASK_FIELDS = ("learning_rate", "eta", "grad_norm", "max_q_backup", "top_k")
@@ -129,12 +132,19 @@ TASKS = {  # the reference code's table
 }
 
 
-def default_args(env_id="", dataset_path="", device="auto", num_updates=0) -> Args:
+def default_args(
+    env_id="", dataset_path="", device="auto", num_updates=0, diffusion_bc=False
+) -> Args:
     """A task's arguments (multigoal-v0's with neither id nor file); 0 updates: the task's."""
     env_id = env_id or ("" if dataset_path else "multigoal-v0")
     values = task_defaults(env_id, device, num_updates)
+    if env_id.startswith(("halfcheetah-", "hopper-", "walker2d-")):
+        values["eval_freq"] = values.get("num_updates", 0) // 40  # as there, every 50,000
     if env_id == "multigoal-v0":
         values |= {"eta": 0.0, "num_candidates": 1}  # Fig. 7 compares cloning
+    if diffusion_bc:  # the reference code's other algorithm
+        values |= {"eta": 0.0, "num_candidates": 1, "grad_norm": 0.0}
+    values["diffusion_bc"] = diffusion_bc
     return Args(env_id=env_id, dataset_path=dataset_path, **values)
 
 
@@ -144,8 +154,6 @@ LARGEST = {"critic_learning_rate": 1, "gamma": 1, "eta": 1e6}
 def check_args(args):
     """Raise ArgumentError for a value that cannot be used."""
     check_common_args(args)
-    if args.ema_every < 1:
-        raise ArgumentError(f"--ema-every is {args.ema_every}; give a number from 1")
 
 
 # --- shared: input ---
@@ -214,7 +222,7 @@ def check_common_args(args):
     if not (args.env_id or args.dataset_path):
         raise ArgumentError("neither --env-id nor --dataset-path is given; name one")
     largest = {"seed": 2**63 - 1, "learning_rate": 1, "tau": 1} | LARGEST
-    counts = ("num_", "batch_", "hidden_", "log_", "checkpoint_")
+    counts = ("num_", "batch_", "hidden_", "log_", "checkpoint_", "ema_every")
     for name, value in vars(args).items():
         low = int(name.startswith(counts) and name != "num_holdout")
         low = -math.inf if name.startswith("reward_") else low
@@ -507,14 +515,10 @@ def compiled_adam(rate, parameters, gradients, states):
     torch._foreach_add_(steps, 1)
 
 
-def polyak(nets, names, tau):
-    """Move the averages by tau towards their networks, {average: network} (Algorithm 1, line 9)."""
-    averages, sources = [], []
-    for average, source in names.items():
-        averages += nets[average].parameters()
-        sources += nets[source].parameters()
+def polyak(target, source, tau):
+    """Move the parameters of target by tau towards those of source (Algorithm 1, line 9)."""
     with torch.no_grad():
-        torch._foreach_lerp_(averages, sources, tau)
+        torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), tau)
 
 
 def compiled_update(data, optimizers, args):
@@ -579,27 +583,36 @@ def update_averages(nets, ema_rate, tau):
     with torch.no_grad():
         torch._foreach_lerp_(averages, sources, [ema_rate] * len(averages))
     if "critic" in nets:
-        polyak(nets, {"critic_target": "critic"}, tau)
+        polyak(nets["critic_target"], nets["critic"], tau)
 
 
 # --- end shared ---
 def update_networks(nets, optimizers, data, inputs, args):
     """One update of the critic, the actor and the averages, no synchronisation -> metrics."""
-    rows, schedule = data["rows"][inputs["rows"]], inputs["schedule"]
-    obs, actions = data["observations"][rows], data["actions"][rows]
-    actor_noise, next_noise = inputs["normal"][:, 0], inputs["normal"][:, 1:]
+    rows = data["rows"][inputs["rows"]]
+    obs = data["observations"][rows]
+    actions = data["actions"][rows]
+    schedule = inputs["schedule"]
+    actor_noise = inputs["normal"][:, 0]
+    next_noise = inputs["normal"][:, 1:]
     metrics = {}
     if "critic" in nets:
-        rewards, terminals = data["rewards"][rows], data["terminals"][rows]
-        next_obs, target_net = data["next_observations"][rows], nets["critic_target"]
+        rewards = data["rewards"][rows]
+        terminals = data["terminals"][rows]
+        next_obs = data["next_observations"][rows]
+        target_net = nets["critic_target"]
         with torch.no_grad():
             next_actions = sample_actions(nets["actor_ema"], next_obs, next_noise, schedule)
             target = td_target(target_net, rewards, terminals, next_obs, next_actions, args.gamma)
         q = nets["critic"](obs, actions)
         loss = (q - target).square().mean(1).sum()
         norms = gradient_steps(nets, optimizers, {"critic": loss}, args.grad_norm)
-        metrics |= {"critic": loss, "critic_grad_norm": norms["critic"]}
-        metrics |= {"q_mean": q.mean(), "target_q": target.mean()}
+        metrics |= {
+            "critic": loss,
+            "critic_grad_norm": norms["critic"],
+            "q_mean": q.mean(),
+            "target_q": target.mean(),
+        }
     loss = bc_loss(nets["actor"], obs, actions, inputs["noise"], inputs["t"], schedule)
     metrics["bc"] = loss
     if args.eta > 0:  # the gradient goes through all steps of the sampler
@@ -682,16 +695,9 @@ def energy_score(samples, actions):
 
 def evaluate(nets, args, holdout, update):
     """Held-out energy scores and, where there is a task, its episodes; what is unknown is None."""
-    row = {
-        "update": update,
-        "energy_score": None,
-        "energy_score_by_steps": None,
-        "normalized_score": None,
-        "normalized_score_std": None,
-        "episodic_return": None,
-        "episodic_length": None,
-        "goal_fractions": None,
-    }
+    names = ("energy_score", "energy_score_by_steps", "normalized_score", "normalized_score_std")
+    names += ("episodic_return", "episodic_length", "goal_fractions")
+    row = {"update": update} | dict.fromkeys(names)
     obs = holdout["observations"]
     if len(obs):
         shape = (16, len(obs), nets["actor"].noise_dim)
@@ -760,8 +766,7 @@ def make_act(nets, args, seed):
             chances = q.cpu().softmax(1).nan_to_num(1)
             choice = torch.multinomial(chances, 1, generator=generator)[:, 0]
             actions = actions[choice, torch.arange(len(batch))]
-        shape = np.shape(obs)[:-1]
-        return actions.numpy().reshape(*shape, -1)
+        return actions.numpy().reshape(*np.shape(obs)[:-1], -1)
 
     return act
 
@@ -789,12 +794,18 @@ def state_value(nets, args):
 
 def select(results, args):
     """The evaluations that results.json names, also the one that the reference code selects
-    offline, by L_d."""
-    order = np.argsort([losses["bc"] for losses in results["losses"]], kind="stable")
+    offline, by L_d; with --early-stop the end of the run, if L_d rose."""
+    bc = [losses["bc"] for losses in results["losses"]]
+    order = np.argsort(bc, kind="stable")
     k = min(args.top_k, len(order) - 1)
     index = order[k] if args.selection == "offline-fixed" else np.flatnonzero(order == k)[0]
     evaluations = results["evaluations"]
-    return select_best(evaluations) | {"selected": evaluations[index]}
+    named = select_best(evaluations) | {"selected": evaluations[index]}
+    before = bc[-2] if len(bc) > 1 else 100.0  # what the reference compares the first with
+    if args.early_stop and bc[-1] > before:
+        named |= {"status": "finished", "early_stop": [before, bc[-1]]}
+        tqdm.tqdm.write(f"--early-stop: L_d rose from {before:.6g} to {bc[-1]:.6g}")
+    return named
 
 
 # ----------------------------------------- checkpoint -----------------------------------------
@@ -858,9 +869,8 @@ def load_checkpoint(path):
     results = state.get("results") if isinstance(state, dict) else None
     if not isinstance(results, dict) or "algorithm" not in results:
         raise InputError(f"checkpoint {file} is refused: no run has saved it")
-    algorithm = results["algorithm"]
-    if algorithm != Path(__file__).stem:
-        raise InputError(f"checkpoint {file} is of {algorithm}.py, not of this script")
+    if results["algorithm"] != Path(__file__).stem:
+        raise InputError(f"checkpoint {file} is of {results['algorithm']}.py, not of this script")
     if state.setdefault("format", 1) > FORMAT:
         raise InputError(f"checkpoint {file} is of a newer version of this script; use that")
     if state["format"] == 1:
@@ -871,14 +881,11 @@ def load_checkpoint(path):
 def saved_args(state) -> Args:
     """The arguments in a checkpoint, also of an older version of this script."""
     saved = OLDER | state["results"]["args"]
-    unknown = saved.keys() - {field.name for field in fields(Args)}
+    known = {field.name for field in fields(Args)}
+    unknown = sorted(saved.keys() - known)
     if unknown:
-        print(f"arguments of an older version left out: {sorted(unknown)}", file=sys.stderr)
-    for name in unknown:
-        del saved[name]
-    for name, value in saved.items():
-        saved[name] = "" if value is None else value  # format 1
-    return Args(**saved)
+        print(f"arguments of an older version left out: {unknown}", file=sys.stderr)
+    return Args(**{name: saved[name] for name in saved.keys() & known})
 
 
 def load_networks(state, args):
@@ -925,7 +932,9 @@ def check_resume(args, state):
     if variant != VARIANT:
         command = state["results"].get("command", "what began it")
         raise ArgumentError(f"{args.resume} is a run of {variant!r}; go on with: {command}")
-    if "num_updates" in changed:
+    if state["results"]["status"] == "finished" or state["results"]["update"] >= args.num_updates:
+        print(f"{args.resume} has ended: nothing to train", file=sys.stderr)
+    elif "num_updates" in changed:
         print("warning: schedules such as N(k) follow the new --num-updates", file=sys.stderr)
     compiled = saved.compile or saved.cuda_graphs
     if compiled and args.device == "cpu" and saved.device != "cpu":
@@ -967,6 +976,7 @@ def new_results(args, dataset):
     results = {
         "algorithm": script.stem,
         "variant": VARIANT,
+        "status": "running",
         "env_id": args.env_id or None,
         "seed": args.seed,
         "dataset": dataset,
@@ -1006,13 +1016,12 @@ def running(args, results):
         except OSError as error:
             reason = f"--run-dir {run_dir} is in use or unusable; name another ({error})"
             raise InputError(reason) from error
-        saved = list(run_dir.glob("checkpoint*.pt"))  # a crash may leave the previous one alone
-        if saved and not args.resume:
+        if not args.resume and any(run_dir.glob("checkpoint*.pt")):  # perhaps the previous alone
             raise InputError(f"--run-dir {run_dir} holds a run; --resume it or name another")
         with contextlib.suppress(ValueError):  # signals reach the main thread only
             for number in (SIGINT, SIGTERM):
                 stack.callback(signal, number, signal(number, receive))
-        results |= {"status": "running", "args": asdict(args)}
+        results["args"] = asdict(args)
         write_results(results, args)
         if args.tensorboard:
             tensorboard = import_module("torch.utils.tensorboard")  # takes a second
@@ -1045,15 +1054,21 @@ def diverged(means, results, bound):
     return bool(bad)
 
 
-def record(writer, means, row, results, args):
-    """The means of an interval and the evaluation, if any, to results, TensorBoard and console."""
+def record(writer, means, since, row, results, args):
+    """Means over the updates after `since`, and the evaluation, if any, to results, TensorBoard and
+    console -> whether to stop. An evaluation's losses are means since the evaluation before."""
     update = results["update"]
+    before = results["last"]["update"] if results["last"] else 0
+    share = (update - since) / (update - before)
+    number = len(results["evaluations"])
+    earlier = (results["losses"][number:] or [means])[0]
+    mixed = {name: earlier[name] + share * (means[name] - earlier[name]) for name in means}
+    results["losses"][number:] = [mixed]
     scalars = {f"losses/{name}": mean for name, mean in means.items()}
     scalars["charts/learning_rate"] = args.learning_rate
     scalars["charts/updates_per_second"] = update / max(results["seconds"], 1e-9)
     if row:
         results["evaluations"].append(row)
-        results["losses"].append(means)
         results |= select(results, args)
         known = {name: value for name, value in row.items() if isinstance(value, float)}
         scalars |= {f"eval/{name}": value for name, value in known.items()}
@@ -1064,6 +1079,7 @@ def record(writer, means, row, results, args):
             writer.add_scalar(name, value, update)
     if row or time.time() - results["updated"] > 10:
         write_results(results, args)
+    return results["status"] != "running"
 
 
 def finish(nets, obs_dim, signals, results, args):
@@ -1154,9 +1170,9 @@ def train(args):
         sums, since = state["sums"].to(args.device), state["since"]
     step = update_networks
     with running(args, results) as (writer, signals):
-        first = results["update"] + 1
-        bar = tqdm.trange(first, args.num_updates + 1, initial=first - 1, total=args.num_updates)
-        for update in bar:
+        done = results["update"]
+        end = args.num_updates if results["status"] == "running" else done  # it stopped early
+        for update in tqdm.trange(done + 1, end + 1, initial=done, total=args.num_updates):
             started = time.perf_counter()
             inputs = draw_inputs(update - 1, data, generator, args)
             metrics = step(nets, optimizers, data, inputs, args)
@@ -1175,12 +1191,12 @@ def train(args):
                     break
             results["seconds"] += time.perf_counter() - started
             if log_due:
-                sums, since = nothing, update
                 started = time.perf_counter()
                 row = evaluate(nets, args, holdout, update) if evaluation_due else None
                 results["evaluation_seconds"] += time.perf_counter() - started
-                record(writer, means, row, results, args)
-            if save_due:
+                stopping |= record(writer, means, since, row, results, args)
+                sums, since = nothing, update
+            if save_due or stopping:
                 save_run(nets, dims, optimizers, generator, sums, since, results, args)
             if stopping:
                 break

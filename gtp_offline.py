@@ -96,6 +96,7 @@ class Args:
     target_steps: int = 0  # with --td-target policy: steps of the sampler for them; 0: num_steps
     eta: float = 5.0  # temperature of the weights (Eq. 14); 0: cloning
     truncate_advantage: bool = False  # (D17) w = 1 where A < 0; paper: yes
+    std_floor: float = 0.05  # (D19) std(A) counts as at least this share of mean |Q|; paper: 0
     max_weight: float = 20.0  # (D10) bound of the weights, before (D13); paper: inf
     weight_normalization: Literal["mean", "none"] = "mean"  # (D13) by the batch mean; paper: none
     td_target: Literal["expectile", "policy"] = "expectile"  # (D15) V(s'); paper: policy, Eq. 16
@@ -120,6 +121,7 @@ class Args:
     strict_s: bool = False  # (D8) s < u, not s = u, where the target is x_u; paper: yes
     sampler_end: Literal["sigma-min", "zero"] = "sigma-min"  # (D9) t_K; paper: zero
     eval_actor: Literal["ema", "online"] = "ema"  # (D11) which actor acts; paper: online
+    ema_every: int = 5  # (D18) updates that tau counts for in the averaged actor; paper: 1
     sigma_min: float = 0.002  # smallest noise level
     u_sampling: Literal["adjacent", "uniform"] = "adjacent"  # u next to t, or anywhere above s
     normalize_observations: bool = True  # (D14) by the data's mean and std; paper: no
@@ -139,7 +141,9 @@ LITERAL = {  # the paper's letter, and what the baselines' code does where the p
     "strict_s": True,
     "sampler_end": "zero",
     "eval_actor": "online",
+    "ema_every": 1,
     "truncate_advantage": True,
+    "std_floor": 0.0,
     "max_weight": math.inf,
     "weight_normalization": "none",
     "td_target": "policy",
@@ -151,7 +155,9 @@ LITERAL = {  # the paper's letter, and what the baselines' code does where the p
 }
 # What an argument that an older checkpoint lacks must be to go on as before.
 OLDER = {
+    "ema_every": 1,
     "truncate_advantage": True,
+    "std_floor": 0.0,
     "weight_normalization": "none",
     "td_target": "policy",
     "expectile": 0.5,
@@ -185,7 +191,8 @@ def default_args(env_id="", dataset_path="", literal=False, device="auto", num_u
     if env_id == "multigoal-v0":
         values["eta"] = 0.0  # Fig. 7 is about cloning
     if env_id.startswith(("multigoal", "pointmaze")):
-        values["normalize_observations"] = False  # the toys' have the right scale
+        # Their observations have the right scale, and their runs are too short for slow averages
+        values |= {"normalize_observations": False, "ema_every": 1}
     if literal:
         values |= LITERAL
     return Args(env_id=env_id, dataset_path=dataset_path, literal=literal, **values)
@@ -207,8 +214,10 @@ def check_args(args):
             print(f"--{flag} has no effect with --td-target expectile", file=sys.stderr)
     if args.td_target == "expectile" and args.value == "policy":
         raise ArgumentError("--value policy has no V for the TD target; add --td-target policy")
-    if not 1e-4 <= args.sigma_min < args.sigma_max:
-        raise ArgumentError(f"--sigma-min {args.sigma_min} must lie in [1e-4, {args.sigma_max})")
+    if not args.huber_c >= 1e-6:  # at 0 the gradient of an error of 0 is NaN
+        raise ArgumentError(f"--huber-c is {args.huber_c}; give a number from 1e-6")
+    if not (args.resume or 1e-3 <= args.sigma_min < args.sigma_max):  # embedded from 1e-3 on
+        raise ArgumentError(f"--sigma-min {args.sigma_min} must lie in [1e-3, {args.sigma_max})")
 
 
 # --- shared: input ---
@@ -277,7 +286,7 @@ def check_common_args(args):
     if not (args.env_id or args.dataset_path):
         raise ArgumentError("neither --env-id nor --dataset-path is given; name one")
     largest = {"seed": 2**63 - 1, "learning_rate": 1, "tau": 1} | LARGEST
-    counts = ("num_", "batch_", "hidden_", "log_", "checkpoint_")
+    counts = ("num_", "batch_", "hidden_", "log_", "checkpoint_", "ema_every")
     for name, value in vars(args).items():
         low = int(name.startswith(counts) and name != "num_holdout")
         low = -math.inf if name.startswith("reward_") else low
@@ -483,10 +492,9 @@ def make_optimizers(nets, args):
     """Adam for each network that learns by its own loss."""
     optimizers = {}
     for name in ("actor", "critic", "value"):
-        if name not in nets:
-            continue
-        rate = args.learning_rate if name == "actor" else args.critic_learning_rate
-        optimizers[name] = torch.optim.Adam(nets[name].parameters(), lr=rate, fused=True)
+        if name in nets:
+            rate = args.learning_rate if name == "actor" else args.critic_learning_rate
+            optimizers[name] = torch.optim.Adam(nets[name].parameters(), lr=rate, fused=True)
     return optimizers
 
 
@@ -508,8 +516,7 @@ def karras_grid(n, sigma_min, sigma_max, rho=7.0):
 @lru_cache
 def time_grid(n, args):
     """The n grid points and the distribution function of t on them, both padded to (1281,)."""
-    grid = torch.ones(1281)
-    t_cdf = torch.ones(1281)
+    grid, t_cdf = torch.ones(2, 1281)
     grid[:n] = karras_grid(n, args.sigma_min, args.sigma_max)
     if args.t_sampling == "lognormal":  # iCT: ln t ~ N(-1.1, 4)
         standardized = (grid[:n].double().log() + 1.1) / 2
@@ -527,11 +534,10 @@ def sample_times(uniform, grid, t_cdf, args):
     i = torch.searchsorted(t_cdf, uniform[:, 0].contiguous(), right=True) + 1
     below = i - 1 if args.strict_s else i  # s is one of the first `below` points
     j = torch.minimum((uniform[:, 1] * below).long(), below - 1)
+    m = i - 1
     if args.u_sampling == "uniform":  # anywhere above s and below t
-        above_s = (uniform[:, 2] * (i - 1 - j)).long()
-        m = torch.minimum(j + 1 + above_s, i - 1)
-    else:
-        m = i - 1
+        above_s = (uniform[:, 2] * (m - j)).long()
+        m = torch.minimum(j + 1 + above_s, m)
     return grid[i, None], grid[m, None], grid[j, None]
 
 
@@ -545,16 +551,19 @@ def expectile_loss(gap, expectile):
     return 2 * (share * gap.square()).mean()
 
 
-def advantage_weights(advantage, eta, max_weight, normalization="none", truncate=True):
+def advantage_weights(
+    advantage, eta, max_weight, normalization="none", truncate=True, smallest_std=0.0
+):
     """w = exp(eta max(0, A) / (std(A) + eps)) (Eq. 14), at most max_weight, (B,) -> (B,).
 
     normalization: "none", then also at most e^30, or "mean", over the mean of the batch, where the
-    largest exponent is subtracted first. truncate: max(0, A) as printed, else A itself.
+    largest exponent is subtracted first. truncate: max(0, A) as printed, else A itself. std(A)
+    counts as at least smallest_std: advantages that small against Q are the critic's errors.
     """
     std = advantage.std()
     std = std.where(std > 1e-6 * advantage.abs().amax(), math.inf)  # a constant A: w = 1
     kept = advantage.clamp(min=0) if truncate else advantage
-    exponent = (eta * kept / (std + 1e-6)).clamp(max=math.log(max_weight))
+    exponent = (eta * kept / (std.clamp(min=smallest_std) + 1e-6)).clamp(max=math.log(max_weight))
     if normalization == "none":
         return exponent.clamp(max=30).exp()
     weights = (exponent - exponent.amax()).exp()
@@ -679,14 +688,10 @@ def compiled_adam(rate, parameters, gradients, states):
     torch._foreach_add_(steps, 1)
 
 
-def polyak(nets, names, tau):
-    """Move the averages by tau towards their networks, {average: network} (Algorithm 1, line 9)."""
-    averages, sources = [], []
-    for average, source in names.items():
-        averages += nets[average].parameters()
-        sources += nets[source].parameters()
+def polyak(target, source, tau):
+    """Move the parameters of target by tau towards those of source (Algorithm 1, line 9)."""
     with torch.no_grad():
-        torch._foreach_lerp_(averages, sources, tau)
+        torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), tau)
 
 
 def compiled_update(data, optimizers, args):
@@ -764,14 +769,14 @@ def update_critic(nets, optimizers, data, rows, noise, times, args):
 
 
 def advantages(nets, obs, actions, noise, times, args):
-    """A = Q - V of the data's actions (B,), and {"value": the loss of V} where V is learned."""
+    """Q of the data's actions (B,), V (B,), and {"value": the loss of V} where V is learned."""
     critic = nets["critic" if args.weight_critic == "online" else "critic_target"]
     q = critic(obs, actions).amin(0).detach()
     if args.value == "policy":
         policy = sample_actions(nets["actor_ema"], obs, noise, times)
-        return q - critic(obs, policy).amin(0).mean(0).detach(), {}
-    gap = q - nets["value"](obs).squeeze(1)
-    return gap.detach(), {"value": expectile_loss(gap, args.expectile)}
+        return q, critic(obs, policy).amin(0).mean(0).detach(), {}
+    value = nets["value"](obs).squeeze(1)
+    return q, value.detach(), {"value": expectile_loss(q - value, args.expectile)}
 
 
 def update_networks(nets, optimizers, data, inputs, args):
@@ -787,11 +792,12 @@ def update_networks(nets, optimizers, data, inputs, args):
         metrics |= update_critic(nets, optimizers, data, rows, next_noise, times, args)
     if args.eta > 0 or "value" in nets:  # line 5: the weights (Eq. 14)
         times = inputs["times"]
-        advantage, losses = advantages(nets, obs, actions, value_noise, times, args)
+        q, value, losses = advantages(nets, obs, actions, value_noise, times, args)
         metrics |= losses
     if args.eta > 0:
         how = (args.max_weight, args.weight_normalization, args.truncate_advantage)
-        weights = advantage_weights(advantage, args.eta, *how)
+        smallest_std = args.std_floor * q.abs().mean()
+        weights = advantage_weights(q - value, args.eta, *how, smallest_std)
         metrics["advantage_weight_max"] = weights.amax()
         mean_square = weights.square().mean().clamp(min=1e-30)  # all may vanish without "mean"
         metrics["effective_sample_size"] = weights.mean().square() / mean_square
@@ -801,10 +807,9 @@ def update_networks(nets, optimizers, data, inputs, args):
     norms = gradient_steps(nets, optimizers, losses | {"actor": loss}, args.grad_norm)
     metrics |= terms | {"actor_grad_norm": norms["actor"]}
     # line 9: the averages
-    averages = {"actor_ema": "actor"}
+    polyak(nets["actor_ema"], nets["actor"], args.tau / args.ema_every)
     if "critic" in nets:
-        averages["critic_target"] = "critic"
-    polyak(nets, averages, args.tau)
+        polyak(nets["critic_target"], nets["critic"], args.tau)
     return {name: metric.detach() for name, metric in metrics.items()}
 
 
@@ -877,16 +882,9 @@ def energy_score(samples, actions):
 
 def evaluate(nets, args, holdout, update):
     """Held-out energy scores and, where there is a task, its episodes; what is unknown is None."""
-    row = {
-        "update": update,
-        "energy_score": None,
-        "energy_score_by_steps": None,
-        "normalized_score": None,
-        "normalized_score_std": None,
-        "episodic_return": None,
-        "episodic_length": None,
-        "goal_fractions": None,
-    }
+    names = ("energy_score", "energy_score_by_steps", "normalized_score", "normalized_score_std")
+    names += ("episodic_return", "episodic_length", "goal_fractions")
+    row = {"update": update} | dict.fromkeys(names)
     obs = holdout["observations"]
     if len(obs):
         shape = (16, len(obs), nets["actor"].noise_dim)
@@ -955,8 +953,7 @@ def make_act(nets, args, seed):
             chances = q.cpu().softmax(1).nan_to_num(1)
             choice = torch.multinomial(chances, 1, generator=generator)[:, 0]
             actions = actions[choice, torch.arange(len(batch))]
-        shape = np.shape(obs)[:-1]
-        return actions.numpy().reshape(*shape, -1)
+        return actions.numpy().reshape(*np.shape(obs)[:-1], -1)
 
     return act
 
@@ -1056,9 +1053,8 @@ def load_checkpoint(path):
     results = state.get("results") if isinstance(state, dict) else None
     if not isinstance(results, dict) or "algorithm" not in results:
         raise InputError(f"checkpoint {file} is refused: no run has saved it")
-    algorithm = results["algorithm"]
-    if algorithm != Path(__file__).stem:
-        raise InputError(f"checkpoint {file} is of {algorithm}.py, not of this script")
+    if results["algorithm"] != Path(__file__).stem:
+        raise InputError(f"checkpoint {file} is of {results['algorithm']}.py, not of this script")
     if state.setdefault("format", 1) > FORMAT:
         raise InputError(f"checkpoint {file} is of a newer version of this script; use that")
     if state["format"] == 1:
@@ -1069,14 +1065,11 @@ def load_checkpoint(path):
 def saved_args(state) -> Args:
     """The arguments in a checkpoint, also of an older version of this script."""
     saved = OLDER | state["results"]["args"]
-    unknown = saved.keys() - {field.name for field in fields(Args)}
+    known = {field.name for field in fields(Args)}
+    unknown = sorted(saved.keys() - known)
     if unknown:
-        print(f"arguments of an older version left out: {sorted(unknown)}", file=sys.stderr)
-    for name in unknown:
-        del saved[name]
-    for name, value in saved.items():
-        saved[name] = "" if value is None else value  # format 1
-    return Args(**saved)
+        print(f"arguments of an older version left out: {unknown}", file=sys.stderr)
+    return Args(**{name: saved[name] for name in saved.keys() & known})
 
 
 def load_networks(state, args):
@@ -1123,7 +1116,9 @@ def check_resume(args, state):
     if variant != VARIANT:
         command = state["results"].get("command", "what began it")
         raise ArgumentError(f"{args.resume} is a run of {variant!r}; go on with: {command}")
-    if "num_updates" in changed:
+    if state["results"]["status"] == "finished" or state["results"]["update"] >= args.num_updates:
+        print(f"{args.resume} has ended: nothing to train", file=sys.stderr)
+    elif "num_updates" in changed:
         print("warning: schedules such as N(k) follow the new --num-updates", file=sys.stderr)
     compiled = saved.compile or saved.cuda_graphs
     if compiled and args.device == "cpu" and saved.device != "cpu":
@@ -1165,6 +1160,7 @@ def new_results(args, dataset):
     results = {
         "algorithm": script.stem,
         "variant": VARIANT,
+        "status": "running",
         "env_id": args.env_id or None,
         "seed": args.seed,
         "dataset": dataset,
@@ -1204,13 +1200,12 @@ def running(args, results):
         except OSError as error:
             reason = f"--run-dir {run_dir} is in use or unusable; name another ({error})"
             raise InputError(reason) from error
-        saved = list(run_dir.glob("checkpoint*.pt"))  # a crash may leave the previous one alone
-        if saved and not args.resume:
+        if not args.resume and any(run_dir.glob("checkpoint*.pt")):  # perhaps the previous alone
             raise InputError(f"--run-dir {run_dir} holds a run; --resume it or name another")
         with contextlib.suppress(ValueError):  # signals reach the main thread only
             for number in (SIGINT, SIGTERM):
                 stack.callback(signal, number, signal(number, receive))
-        results |= {"status": "running", "args": asdict(args)}
+        results["args"] = asdict(args)
         write_results(results, args)
         if args.tensorboard:
             tensorboard = import_module("torch.utils.tensorboard")  # takes a second
@@ -1243,15 +1238,21 @@ def diverged(means, results, bound):
     return bool(bad)
 
 
-def record(writer, means, row, results, args):
-    """The means of an interval and the evaluation, if any, to results, TensorBoard and console."""
+def record(writer, means, since, row, results, args):
+    """Means over the updates after `since`, and the evaluation, if any, to results, TensorBoard and
+    console -> whether to stop. An evaluation's losses are means since the evaluation before."""
     update = results["update"]
+    before = results["last"]["update"] if results["last"] else 0
+    share = (update - since) / (update - before)
+    number = len(results["evaluations"])
+    earlier = (results["losses"][number:] or [means])[0]
+    mixed = {name: earlier[name] + share * (means[name] - earlier[name]) for name in means}
+    results["losses"][number:] = [mixed]
     scalars = {f"losses/{name}": mean for name, mean in means.items()}
     scalars["charts/learning_rate"] = args.learning_rate
     scalars["charts/updates_per_second"] = update / max(results["seconds"], 1e-9)
     if row:
         results["evaluations"].append(row)
-        results["losses"].append(means)
         results |= select(results, args)
         known = {name: value for name, value in row.items() if isinstance(value, float)}
         scalars |= {f"eval/{name}": value for name, value in known.items()}
@@ -1262,6 +1263,7 @@ def record(writer, means, row, results, args):
             writer.add_scalar(name, value, update)
     if row or time.time() - results["updated"] > 10:
         write_results(results, args)
+    return results["status"] != "running"
 
 
 def finish(nets, obs_dim, signals, results, args):
@@ -1352,9 +1354,9 @@ def train(args):
         sums, since = state["sums"].to(args.device), state["since"]
     step = update_networks
     with running(args, results) as (writer, signals):
-        first = results["update"] + 1
-        bar = tqdm.trange(first, args.num_updates + 1, initial=first - 1, total=args.num_updates)
-        for update in bar:
+        done = results["update"]
+        end = args.num_updates if results["status"] == "running" else done  # it stopped early
+        for update in tqdm.trange(done + 1, end + 1, initial=done, total=args.num_updates):
             started = time.perf_counter()
             inputs = draw_inputs(update - 1, data, generator, args)
             metrics = step(nets, optimizers, data, inputs, args)
@@ -1373,12 +1375,12 @@ def train(args):
                     break
             results["seconds"] += time.perf_counter() - started
             if log_due:
-                sums, since = nothing, update
                 started = time.perf_counter()
                 row = evaluate(nets, args, holdout, update) if evaluation_due else None
                 results["evaluation_seconds"] += time.perf_counter() - started
-                record(writer, means, row, results, args)
-            if save_due:
+                stopping |= record(writer, means, since, row, results, args)
+                sums, since = nothing, update
+            if save_due or stopping:
                 save_run(nets, dims, optimizers, generator, sums, since, results, args)
             if stopping:
                 break

@@ -5,8 +5,10 @@ import torch
 
 def upgrade(state: dict) -> None:
     """Change a checkpoint's state in place: the optimizers stood beside the networks, observations
-    were used as they were, and means began at every checkpoint."""
+    were used as they were, means began at every checkpoint, and no path was None."""
     results = state["results"]
+    for name, value in results["args"].items():
+        results["args"][name] = "" if value is None else value
     optimizers = {}
     for name in ("actor", "critic", "value"):
         if name in state:

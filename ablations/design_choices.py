@@ -54,7 +54,9 @@ TITLES = {  # field of Args: the title of its default and of the paper's letter
     "strict_s": ("s = u allowed", "strict s"),
     "sampler_end": ("sampler to sigma_min", "sampler to 0"),
     "eval_actor": ("EMA actor acts", "online actor acts"),
+    "ema_every": ("EMA over {:g} updates per tau", "EMA over {:g} update per tau"),
     "truncate_advantage": ("weights on both sides of V", "weights truncated at V"),
+    "std_floor": ("std(A) at least {:g} |Q|", "std(A) at least {:g} |Q|"),
     "max_weight": ("weights at most {:g}", "weights not bounded"),
     "weight_normalization": ("weights over their mean", "weights as they are"),
     "td_target": ("V as target", "Eq. 16 as target"),
@@ -70,6 +72,7 @@ BOTH = {  # what is switched in both families
 }
 CRITIC = (  # choices that cloning does without
     "truncate_advantage",
+    "std_floor",
     "max_weight",
     "weight_normalization",
     "td_target",

@@ -34,6 +34,7 @@ import gtp_offline  # noqa: E402
 # Arguments that say where and how something runs; a finished run serves any of them
 EQ_14 = {  # weights and critic as the paper's Eqs. 14 and 16 have them, whatever the defaults
     "truncate_advantage": True,
+    "std_floor": 0.0,
     "weight_normalization": "none",
     "td_target": "policy",
     "expectile": 0.5,
@@ -154,7 +155,8 @@ def arguments(variant: Variant, seed: int, options: Options):
     if options.num_eval_episodes:
         args = replace(args, num_eval_episodes=options.num_eval_episodes)
     if on_toy(options):
-        args = replace(args, learning_rate=1e-3, normalize_observations=False)  # as on multigoal
+        as_on_multigoal = {"learning_rate": 1e-3, "normalize_observations": False, "ema_every": 1}
+        args = replace(args, **as_on_multigoal)
     return replace(args, **variant.changes)
 
 

@@ -219,7 +219,7 @@ def defaults(algorithm: str, env_id: str, literal: bool) -> dict:
         args = default_args(env_id=env_id, dataset_path="-", device="cpu")
     except ValueError:  # a Gymnasium id that is not registered here
         args = default_args(dataset_path="-", device="cpu")
-    args = replace(args, eval_freq=max(1, args.num_updates // 20))
+    args = replace(args, eval_freq=args.eval_freq or max(1, args.num_updates // 20))
     return {key: "inf" if value == math.inf else value for key, value in asdict(args).items()}
 
 

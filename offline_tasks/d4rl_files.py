@@ -147,7 +147,7 @@ def normalized_score(env_id: str, returns: np.ndarray) -> np.ndarray | None:
 
 def fix_timeouts(data: dict) -> dict:
     """Drops the transitions of antmaze-v0 whose position (the first two observations) jumps further
-    than an ant can in a step: there a new episode begins without a timeout (D4RL issues 77, 199).
+    than an ant can in a step: there a new episode begins without a timeout (D4RL issues 77, 146).
     `data` holds `observations, next_observations, terminals` (N, ...) and more of length N."""
     jump = np.linalg.norm(data["next_observations"][:, :2] - data["observations"][:, :2], axis=1)
     # After a terminal transition the next observation is not used, so a jump there does no harm.

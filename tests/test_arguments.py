@@ -101,6 +101,7 @@ def test_mazes_are_learned_with_weights(maze):
         reward_scale=4,
         reward_shift=-0.5,
         normalize_observations=False,
+        ema_every=1,
     )
     assert values(resolved(f"--env-id pointmaze-{maze}-v0"), expected) == expected
 
@@ -115,6 +116,7 @@ def test_equal_goals_are_cloned():
         num_eval_episodes=1_000,
         grad_norm=0,
         normalize_observations=False,
+        ema_every=1,
     )
     assert values(resolved("--env-id multigoal-v0"), expected) == expected
 
@@ -151,6 +153,7 @@ DEFAULT = dict(
     u_sampling="adjacent",
     sampler_end="sigma-min",
     truncate_advantage=False,
+    std_floor=0.05,
     max_weight=20,
     weight_normalization="mean",
     td_target="expectile",
@@ -159,6 +162,7 @@ DEFAULT = dict(
     weight_critic="target",
     critic_norm="layer",
     normalize_observations=True,
+    ema_every=5,
     eval_actor="ema",
     num_candidates=1,
     num_steps=5,
@@ -180,6 +184,7 @@ LITERAL = DEFAULT | dict(
     strict_s=True,
     sampler_end="zero",
     truncate_advantage=True,
+    std_floor=0,
     max_weight=math.inf,
     weight_normalization="none",
     td_target="policy",
@@ -187,6 +192,7 @@ LITERAL = DEFAULT | dict(
     weight_critic="online",
     critic_norm="none",
     normalize_observations=False,
+    ema_every=1,
     eval_actor="online",
     num_holdout=0,
 )

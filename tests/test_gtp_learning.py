@@ -26,7 +26,7 @@ def run(folder, data, monkeypatch, every=None, script=gtp, **changes):
     folder.mkdir(exist_ok=True)
     np.savez(folder / "data.npz", **data)
     settings = {"run_dir": str(folder / "run"), "tensorboard": False, "eval_freq": 10**9}
-    settings |= {"num_holdout": 0, "hidden_dim": 32, "tau": 0.02}
+    settings |= {"num_holdout": 0, "hidden_dim": 32, "tau": 0.02, "ema_every": 1}
     settings |= {"learning_rate": 3e-3, "critic_learning_rate": 3e-3}
     args = script.default_args(dataset_path=str(folder / "data.npz"), device="cpu")
     args = replace(args, **settings | changes)

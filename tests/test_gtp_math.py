@@ -212,6 +212,63 @@ def test_uniform_times_hit_every_grid_point_above_the_first_equally_often():
     assert_frequencies(i, [0.0] + [0.1] * 10)
 
 
+class Table:
+    """An actor without smoothness: phi is a number of its own for each pair of times, times x."""
+
+    flow_map = FlowMap.flow_map
+
+    def __init__(self, grid, start):
+        self.grid = grid
+        self.numbers = torch.full((len(grid), len(grid)), start, requires_grad=True)
+
+    def phi(self, obs, x, t, s):
+        i, j = (torch.searchsorted(self.grid, time.contiguous()) for time in (t, s))
+        return self.numbers[i, j] * x
+
+
+def table_fixed_point(strict_s, start):
+    """Where Newton's steps on Eq. 17 (a parabola for each pair of times) take a table, for actions
+    of variance 1/4 (two of them and two noises have the right moments): the factor of one step
+    from 5 to 0.002, and which pairs the loss moves."""
+    args = arguments(strict_s=strict_s, consistency_loss="squared", consistency_weighting="none")
+    grid, t_cdf = gtp.time_grid(11, args)
+    lattice = torch.cartesian_prod(*[torch.arange(0.5, 40) / 40] * 2)
+    uniform = torch.cat((lattice, lattice[:, :1]), 1)
+    times = torch.cat(gtp.sample_times(uniform, grid, t_cdf, args), 1).unique(dim=0)
+    rows = times.repeat_interleave(4, 0)
+    t, u, s = rows.split(1, 1)
+    actions = torch.tensor([0.5, 0.5, -0.5, -0.5]).repeat(len(times))[:, None]
+    noise = torch.tensor([1.0, -1.0, 1.0, -1.0]).repeat(len(times))[:, None]
+    table = Table(grid[:11].contiguous(), start)
+    for _ in range(11):
+        weights = torch.ones(len(rows))
+        loss = gtp.consistency_loss(table, table, None, actions, noise, t, u, s, weights, args)
+        (slope,) = torch.autograd.grad(loss, table.numbers, create_graph=True)
+        (curvature,) = torch.autograd.grad(slope.sum(), table.numbers)
+        moved = curvature > 0
+        with torch.no_grad():
+            table.numbers -= torch.where(moved, slope / curvature, 0)
+    one = torch.ones(1, 1)
+    return table.flow_map(None, one, grid[10] * one, grid[0] * one).item(), moved
+
+
+def test_strict_s_leaves_neighbouring_times_without_a_target():
+    """(D8) The right factor is Phi's, .5 / sqrt(.25 + 25), times the bias of 11 points; a table
+    under --strict-s keeps whatever it starts with at (g_1, g_0)."""
+    t = gtp.karras_grid(11, 0.002, 5.0)
+    angles = (t / 0.5).atan()
+    right = math.sqrt((0.25 + 0.002**2) / 25.25) * angles.diff().cos().prod().item()
+    assert right == pytest.approx(0.0845, abs=5e-5)
+    for start in (-0.1, 0.0, 0.1):
+        loose, moved = table_fixed_point(False, start)
+        assert loose == pytest.approx(right, rel=1e-6) and moved.sum() == 55
+        strict, moved = table_fixed_point(True, start)
+        assert moved.sum() == 45 and not moved.diagonal(-1).any()
+        first = t[0] / t[1] + (1 - t[0] / t[1]) * start
+        assert strict == pytest.approx((right * first / angles[:2].diff().cos()).item(), rel=0.01)
+        assert strict == pytest.approx(0.0228 + 0.0617 * start, abs=1e-4)
+
+
 @pytest.mark.parametrize(("strict_s", "choices"), [(False, 7), (True, 6)])
 def test_s_is_uniform_over_the_points_up_to_u(strict_s, choices):
     """For t = grid[7]: s = grid[j], j uniform in 0..6, or in 0..5 where s < u strictly."""

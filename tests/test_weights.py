@@ -113,6 +113,16 @@ def test_equal_advantages_have_equal_weights(value, normalization, truncate):
     assert torch.equal(weights, torch.ones(256))
 
 
+@pytest.mark.parametrize("normalization", ["none", "mean"])
+def test_small_advantages_are_measured_by_the_floor(normalization):
+    """Below it, the floor takes the place of std(A); above it, nothing changes."""
+    weights = [math.exp(0.5 * advantage) for advantage in ADVANTAGE]  # eta 2, floor 4
+    expected = over_mean(weights) if normalization == "mean" else weights
+    assert_weights(weights_of(2.0, math.inf, normalization, False, 4.0), expected)
+    usual = weights_of(2.0, math.inf, normalization, False)
+    assert torch.equal(weights_of(2.0, math.inf, normalization, False, STD - 0.01), usual)
+
+
 def test_the_weights_mean_is_one_whatever_the_scale_of_rewards():
     generator = torch.Generator().manual_seed(0)
     advantage = torch.randn(256, generator=generator)

@@ -1,0 +1,130 @@
+"""docs/results/README.md and its figures, from the results.json files in the folders beside it.
+
+    python docs/results.py                                                  # write them again
+    python docs/results.py --add RUN_DIR... --to docs/results/FOLDER/LABEL  # first take in runs
+
+A file is FOLDER/LABEL-SEED.json; about.md beside it says what was asked and what was seen.
+"""
+
+import json
+import re
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import tyro
+from matplotlib.figure import Figure
+
+RESULTS = Path(__file__).resolve().with_name("results")
+UNTOLD = ("--seed", "--run-dir", "--eval-freq")  # a command's table does without
+
+
+@dataclass
+class Options:
+    """Write docs/results/README.md and its figures."""
+
+    add: list[Path] = field(default_factory=list)  # run directories to take in first
+    to: str = ""  # where to, without the seed: docs/results/FOLDER/LABEL
+
+
+def plain_command(command, untold=("--run-dir",)):
+    """A command without the flags `untold`, and with a dataset's name in place of its path."""
+    command = re.sub(r"(--dataset-path) \S*/(\S+)", r"\1 \2", command)
+    for flag in untold:
+        command = re.sub(rf" {flag} \S+", "", command)
+    return command.replace(" --no-tensorboard", "")
+
+
+def add(run_dirs, to):
+    """Copy the results of runs to TO-SEED.json, without the places they had on a disk."""
+    for run_dir in run_dirs:
+        results = json.loads((run_dir / "results.json").read_text())
+        dataset = Path(results["dataset"]["path"]).name
+        results["command"] = plain_command(results["command"])
+        results["dataset"]["path"] = dataset
+        results["args"] |= {"run_dir": "", "resume": "", "dataset_path": dataset}
+        path = Path(f"{to}-{results['seed']}.json")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(results) + "\n")
+
+
+def read(folder):
+    """{label: its seeds' results}, the label with the best end first."""
+    runs = defaultdict(list)
+    for file in sorted(folder.glob("*.json")):
+        label = file.stem.rpartition("-")[0]
+        runs[label].append(json.loads(file.read_text()))
+    return dict(sorted(runs.items(), key=lambda item: -np.mean(scores_of(item[1], -1))))
+
+
+def scores_of(seeds, index):
+    """The score of one evaluation, by index, of each seed."""
+    return [results["evaluations"][index]["normalized_score"] for results in seeds]
+
+
+def curves(seeds):
+    """Updates (n,) that every seed has, minutes of training until then (n,), scores (seeds, n)."""
+    rows = [{row["update"]: row for row in results["evaluations"]} for results in seeds]
+    updates = sorted(set.intersection(*map(set, rows)))
+    scores = [[row[update]["normalized_score"] for update in updates] for row in rows]
+    pace = np.mean([results["seconds"] / results["update"] for results in seeds])
+    return np.array(updates), np.array(updates) * pace / 60, np.array(scores)
+
+
+def draw(runs, path, title):
+    """PNG: scores over updates and over minutes of training, mean and range of the seeds."""
+    figure = Figure(figsize=(9, 3.6), dpi=110, layout="constrained")
+    figure.suptitle(title)
+    left, right = figure.subplots(1, 2, sharey=True)
+    for label, seeds in runs.items():
+        updates, minutes, scores = curves(seeds)
+        for axis, x in ((left, updates), (right, minutes)):
+            axis.plot(x, scores.mean(0), label=label)
+            axis.fill_between(x, scores.min(0), scores.max(0), alpha=0.15)
+    left.set(xlabel="updates", ylabel="score: mean, range of the seeds")
+    right.set(xlabel="minutes of training")
+    for axis in (left, right):
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside right center", frameon=False)
+    figure.savefig(path)
+
+
+def table(runs):
+    """Markdown: of each label the last score by seed, the mean of the last two, time, command."""
+    lines = ["| | seeds | score at the end | mean of the last two | minutes | command |"]
+    lines.append("|---|---|---|---|---|---|")
+    for label, seeds in runs.items():
+        numbers = ", ".join(str(results["seed"]) for results in seeds)
+        last = ", ".join(f"{score:.0f}" for score in scores_of(seeds, -1))
+        two = np.mean([scores_of(seeds, -2), scores_of(seeds, -1)])
+        minutes = np.mean([results["seconds"] for results in seeds]) / 60
+        command = plain_command(seeds[0]["command"], UNTOLD)
+        lines.append(f"| {label} | {numbers} | {last} | {two:.1f} | {minutes:.1f} | `{command}` |")
+    return "\n".join(lines)
+
+
+def section(folder):
+    """A folder's part of the README; its figure is written beside it."""
+    about = (folder / "about.md").read_text().strip()
+    runs = read(folder)
+    title = about.splitlines()[0].lstrip("# ")
+    draw(runs, folder.with_suffix(".png"), title)
+    return f"{about}\n\n![{title}]({folder.name}.png)\n\n{table(runs)}\n"
+
+
+def main():
+    """Take in runs, if any, then write the figures and the README."""
+    options = tyro.cli(Options)
+    if bool(options.add) != bool(options.to):
+        raise SystemExit("--add and --to go together: --add RUN_DIR --to docs/results/FOLDER/LABEL")
+    add(options.add, options.to)
+    parts = [(RESULTS / "about.md").read_text().strip() + "\n"]
+    for file in sorted(RESULTS.glob("*/about.md")):
+        parts.append(section(file.parent))
+    (RESULTS / "README.md").write_text("\n".join(parts))
+
+
+if __name__ == "__main__":
+    main()
