@@ -581,7 +581,8 @@ def update_averages(nets, ema_rate, tau):
     averages = list(nets["actor_ema"].parameters())
     sources = list(nets["actor"].parameters())
     with torch.no_grad():
-        torch._foreach_lerp_(averages, sources, [ema_rate] * len(averages))
+        gaps = torch._foreach_sub(sources, averages)
+        torch._foreach_add_(averages, torch._foreach_mul(gaps, ema_rate))
     if "critic" in nets:
         polyak(nets["critic_target"], nets["critic"], tau)
 
