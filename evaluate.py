@@ -10,6 +10,7 @@ rows that the run held out. Exit code: 2 for a wrong argument, 1 for what cannot
 """
 
 import contextlib
+import json
 import sys
 import warnings
 from dataclasses import dataclass, replace
@@ -57,12 +58,14 @@ class Flags:
     num_eval_episodes: Annotated[int | None, own(int, "N")] = None  # episodes to play
     seed: Annotated[int | None, own(int, "N")] = None  # of the episodes and of the policy's noise
     env_id: Annotated[str | None, own(str, "ID")] = None  # the task to play
+    dataset_path: Annotated[str | None, own(str, "FILE")] = None  # the dataset, if it has moved
     device: Annotated[str | None, own(str, "D")] = None  # cpu, cuda, cuda:1, ..., auto
     video: Annotated[Path | None, file("FILE.mp4|.gif")] = None  # film an episode
     out: Annotated[Path | None, file("FILE.json")] = None  # what the table shows, and every score
 
 
 CHANGES = ("num_steps", "num_candidates", "num_eval_episodes", "seed", "env_id", "device")
+CHANGES += ("dataset_path",)
 OF_EPISODES = ("num_candidates", "num_eval_episodes", "seed", "video")  # of no use without a task
 
 
@@ -85,7 +88,23 @@ def load_run(path):
             f"{path} is of the ablation {variant!r}, which may act otherwise than {name}.py; "
             "its results.json has its evaluations"
         )
+    warn_of_divergence(path, state["results"]["update"])
     return script, state
+
+
+def warn_of_divergence(path, update):
+    """A line on stderr where the run went on from the checkpoint of an update and diverged."""
+    folder = path if path.is_dir() else path.parent
+    try:
+        results = json.loads((folder / "results.json").read_text())
+        diverged = results["update"] if results["status"] == "diverged" else None
+    except (OSError, ValueError, TypeError, KeyError):  # absent, or not a run's
+        return
+    if diverged:
+        print(
+            f"warning: {path} diverged by update {diverged}; its checkpoint is of update {update}",
+            file=sys.stderr,
+        )
 
 
 def algorithm(path):
@@ -132,9 +151,11 @@ def changed_args(saved, flags, script, state):
             f"--num-steps {args.num_steps}: the network of {flags.run_dir} denoises in "
             f"{saved.num_steps} steps and in no other number; leave it out"
         )
-    args = replace(args, device=script.find_device(args.device), compile=False)
+    args = replace(args, device=script.find_device(args.device), compile=False, track=False)
     # A run that has lost its task by --env-id "" still has its data.
-    script.check_args(replace(args, dataset_path=state["results"]["dataset"]["path"]))
+    # What an older run was allowed, it may go on to do.
+    path = state["results"]["dataset"]["path"]
+    script.check_args(replace(args, resume=str(flags.run_dir), dataset_path=path))
     check_task(args.env_id, flags, state["dims"])
     return args
 
@@ -156,10 +177,23 @@ def check_task(env_id, flags, dims):
         )
 
 
+def use_units(nets, env_id, run):
+    """Let a policy that was trained without a task act in the environment's units."""
+    bounds = offline_tasks.action_bounds(env_id)
+    if bounds is None:
+        return
+    nets["actor"].action_bounds = bounds
+    if (bounds[0] != -1).any() or (bounds[1] != 1).any():
+        low, high = bounds.min(), bounds.max()
+        stretched = f"its actions in [-1, 1] are stretched to [{low:g}, {high:g}] for {env_id}"
+        print(f"{run} has no task: {stretched}", file=sys.stderr)
+
+
 def held_out_rows(saved, script, state):
     """The rows that the run held out of its dataset; InputError where they cannot be had."""
     try:
-        _, holdout, dataset = script.load_data(saved)
+        with offline_tasks.quiet():  # training has described them
+            _, holdout, dataset = script.load_data(saved)
     except (ValueError, OSError) as error:
         raise InputError(str(error).splitlines()[0]) from error
     if dataset["sha256"] != state["results"]["dataset"]["sha256"]:
@@ -173,7 +207,8 @@ def energy_score(nets, saved, args, script, state):
     """The energy score of the policy on the held-out rows. Without them None and a line that says
     why, or, where there is no task either, InputError."""
     try:
-        holdout = held_out_rows(replace(saved, device=args.device), script, state)
+        here = replace(saved, device=args.device, dataset_path=args.dataset_path)
+        holdout = held_out_rows(here, script, state)
     except InputError as error:
         if not args.env_id:
             raise InputError(f"nothing to measure: no task, no energy score: {error}") from error
@@ -209,6 +244,8 @@ def evaluate(flags) -> dict:
     args = changed_args(saved, flags, script, state)
     torch.set_num_threads(args.num_threads)
     nets = script.load_networks(state, args)
+    if args.env_id and not saved.env_id:
+        use_units(nets, args.env_id, flags.run_dir)
     row = {
         "env_id": args.env_id or None,
         "num_steps": args.num_steps,
@@ -242,13 +279,23 @@ def print_table(row):
             print(f"  {name:<22}{shown}")
 
 
+def full_memory(error) -> int:
+    """The exit code of an error that says that memory is full, in a line; others are raised."""
+    if "allocate" not in str(error):
+        raise error
+    print("error: the memory is full; smaller: --num-steps, --num-candidates", file=sys.stderr)
+    return 1
+
+
 def main() -> int:
     flags = tyro.cli(Flags)
     try:
         evaluate(flags)
-    except (ValueError, OSError) as error:
-        print("error:", str(error).splitlines()[0], file=sys.stderr)
+    except (ValueError, OSError, ImportError) as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 2 if isinstance(error, ARGUMENT_ERRORS) else 1
+    except (MemoryError, RuntimeError) as error:
+        return full_memory(error)
     return 0
 
 

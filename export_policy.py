@@ -22,7 +22,7 @@ import tyro
 
 import gtp_bc
 import gtp_offline
-from evaluate import ARGUMENT_ERRORS, load_run, own
+from evaluate import ARGUMENT_ERRORS, full_memory, load_run, own
 from gtp_offline import ArgumentError, InputError
 
 LARGEST_WEIGHT = 1e6  # trained ones are below 100; beyond it actions are -1 and 1 alone
@@ -39,7 +39,7 @@ def mish(x):
 
 
 def act(obs, noise=None):
-    """Observation (obs_dim,) or (n, obs_dim) -> action in [-1, 1]; noise ~ N(0, I), like it."""
+    """Observation ([n,] obs_dim) -> action in the environment's units, noise ~ N(0, I)."""
     obs = (np.asarray(obs, np.float32) - p["obs_mean"]) / p["obs_std"]
     shape = (*obs.shape[:-1], p["b3"].size)
     x = p["t"][0] * np.asarray(np.random.standard_normal(shape) if noise is None else noise)
@@ -48,7 +48,8 @@ def act(obs, noise=None):
         h = mish(mish(h @ p["w1"] + p["b1"]) @ p["w2"] + p["b2"])
         phi = p["c_skip"][i] * x + p["c_out"][i] * (h @ p["w3"] + p["b3"])  # Eq. 3
         x = (1 - s / t) * phi + s / t * x  # Eq. 4
-    return np.clip(x, -1, 1).astype(np.float32)
+    low, high = p["action_bounds"]  # what -1 and 1 stand for
+    return np.clip((low + high) / 2 + (high - low) / 2 * x, low, high).astype(np.float32)
 '''
 
 
@@ -83,6 +84,7 @@ def export(run: Path, num_steps: int | None = None) -> tuple[dict[str, np.ndarra
         arrays[f"b{k}"] = weights[f"net.{layer}.bias"]
     arrays = {name: array.numpy().astype(np.float32) for name, array in arrays.items()}
     check_arrays(arrays, run, state["results"]["update"])
+    arrays["action_bounds"] = np.float32(state["results"]["dataset"]["action_bounds"])
     if script is gtp_offline and args.num_candidates > 1:
         print(
             f"{run} chooses among {args.num_candidates} actions by its critic, the export samples "
@@ -95,7 +97,7 @@ def export(run: Path, num_steps: int | None = None) -> tuple[dict[str, np.ndarra
 def check_arrays(arrays, run, update):
     """Raise InputError for an array that is not finite, or a weight that no training ends with."""
     for name, array in arrays.items():
-        bound = math.inf if name.startswith("obs_") else LARGEST_WEIGHT
+        bound = LARGEST_WEIGHT if name[0] in "wb" else math.inf  # others are scales and times
         size = np.abs(array).max()
         if not size < bound:  # also NaN
             raise InputError(
@@ -174,9 +176,11 @@ def main() -> int:
             raise ArgumentError(f"--num-steps is {flags.num_steps}; give a number from 1")
         arrays, text = export(flags.run_dir, flags.num_steps)
         write_policy(arrays, text, flags.folder)
-    except (ValueError, OSError) as error:
-        print("error:", str(error).splitlines()[0], file=sys.stderr)
+    except (ValueError, OSError, ImportError) as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 2 if isinstance(error, ARGUMENT_ERRORS) else 1
+    except (MemoryError, RuntimeError) as error:
+        return full_memory(error)
     print(f"wrote {flags.folder / 'policy.npz'} and {flags.folder / 'policy.py'}")
     return 0
 

@@ -31,7 +31,6 @@ import os
 import pickle
 import platform
 import re
-import shlex
 import sys
 import time
 import timeit
@@ -44,7 +43,7 @@ from importlib import import_module
 from pathlib import Path
 from signal import SIG_DFL, SIGINT, SIGTERM, signal
 from statistics import median
-from typing import Literal
+from typing import Literal, get_args
 
 import filelock
 import h5py
@@ -65,6 +64,8 @@ class Args:
     # --- shared: arguments of every script ---
     env_id: str = ""  # a D4RL task, multigoal-v0, or a Gymnasium id (module:Id-v0)
     dataset_path: str = ""  # HDF5 or NPZ file with D4RL's keys; the task's own if empty
+    d4rl_semantics: bool = False  # drop terminal rows that timed out and a terminal last row
+    action_units: Literal["auto", "env", "unit"] = "auto"  # the file's; auto: env where they fit
     run_dir: str = ""  # receives everything; runs/{task}__{script}__{seed}__{time} if empty
     resume: str = ""  # continue the run in this directory, with its own arguments
     seed: int = 0  # of the networks, the batches and the evaluation
@@ -74,6 +75,9 @@ class Args:
     cuda_graphs: bool = False  # with --compile on a GPU: replay its kernels as CUDA graphs
     bf16: bool = False  # the actor's hidden layers in bfloat16, for CPUs that have it
     tensorboard: bool = True  # write TensorBoard events
+    track: bool = False  # send them to Weights & Biases too; writes them in any case
+    wandb_project: str = "gtp"  # of --track
+    wandb_entity: str = ""  # of --track: a user or team; wandb's own default if empty
     num_updates: int = 100_000  # training iterations
     batch_size: int = 256  # transitions per update
     eval_freq: int = 0  # updates between evaluations; 0: a twentieth of num_updates
@@ -84,6 +88,7 @@ class Args:
     fix_timeouts: bool = False  # antmaze-v0: drop transitions that jump between episodes
     reward_scale: float = 1.0  # r' = reward_scale (r + reward_shift)
     reward_shift: float = 0.0  # see reward_scale
+    reward_normalization: Literal["none", "std"] = "none"  # std: first r = (r - mean) / std
     learning_rate: float = 3e-4  # Adam's, of the actor
     grad_norm: float = 0.0  # largest norm of a gradient; 0: no clipping
     tau: float = 0.005  # Polyak rate of the averaged networks (Algorithm 1, line 9)
@@ -156,6 +161,8 @@ LITERAL = {  # the paper's letter, and what the baselines' code does where the p
 # What an argument that an older checkpoint lacks must be to go on as before.
 OLDER = {
     "ema_every": 1,
+    "d4rl_semantics": True,
+    "action_units": "unit",
     "truncate_advantage": True,
     "std_floor": 0.0,
     "weight_normalization": "none",
@@ -208,14 +215,10 @@ def check_args(args):
         raise ArgumentError(f"--max-weight is {args.max_weight}; give a number above 0, or inf")
     if not 0 < args.expectile < 1:
         raise ArgumentError(f"--expectile is {args.expectile}; give a number between 0 and 1")
-    for name in ("max_q_backup", "target_steps"):
-        if args.td_target == "expectile" and getattr(args, name):
-            flag = name.replace("_", "-")
-            print(f"--{flag} has no effect with --td-target expectile", file=sys.stderr)
     if args.td_target == "expectile" and args.value == "policy":
         raise ArgumentError("--value policy has no V for the TD target; add --td-target policy")
-    if not args.huber_c >= 1e-6:  # at 0 the gradient of an error of 0 is NaN
-        raise ArgumentError(f"--huber-c is {args.huber_c}; give a number from 1e-6")
+    if not 1e-6 <= args.huber_c <= 1e6:  # at 0 the gradient of an error of 0 is NaN
+        raise ArgumentError(f"--huber-c is {args.huber_c}; give a number from 1e-6 to 1e6")
     if not (args.resume or 1e-3 <= args.sigma_min < args.sigma_max):  # embedded from 1e-3 on
         raise ArgumentError(f"--sigma-min {args.sigma_min} must lie in [1e-3, {args.sigma_max})")
 
@@ -235,7 +238,7 @@ class ArgumentError(InputError):
 def tasks():
     """The package offline_tasks (environments, datasets, scores), which only --env-id needs."""
     if not TASKS_FOLDER.is_dir():
-        raise ArgumentError(f"--env-id and tasks need {TASKS_FOLDER}; or give --dataset-path")
+        raise ArgumentError(f"--env-id and --track need {TASKS_FOLDER}; or give --dataset-path")
     return import_module("offline_tasks")
 
 
@@ -252,6 +255,7 @@ def task_defaults(env_id, device, num_updates):
     if task in TASKS:
         values = dict(zip(TASK_FIELDS, TASKS[task], strict=True))
         values["num_updates"] = 2_000_000
+        values["d4rl_semantics"] = "/" not in task
     if task.startswith("antmaze"):  # r' = 4 (r - 0.5), as in Diffusion-QL's code
         values |= {"num_updates": 1_000_000, "num_eval_episodes": 100}
         values |= {"reward_scale": 4.0, "reward_shift": -0.5}
@@ -281,8 +285,16 @@ def check_device(device):
         raise ArgumentError(f"--device {device} is not to be had on this machine; give {found}")
 
 
+def check_choices(args):
+    """Raise ArgumentError for a word that is none of its flag's; --help has them."""
+    for field in fields(args):
+        choices = get_args(field.type)
+        if choices and getattr(args, field.name) not in choices:
+            raise ArgumentError(f"{field.name} is none of {', '.join(choices)}")
+
+
 def check_common_args(args):
-    """Raise ArgumentError for a number out of its range, an unknown task or an absent device."""
+    """Raise ArgumentError for a value out of its range, an unknown task or an absent device."""
     if not (args.env_id or args.dataset_path):
         raise ArgumentError("neither --env-id nor --dataset-path is given; name one")
     largest = {"seed": 2**63 - 1, "learning_rate": 1, "tau": 1} | LARGEST
@@ -290,13 +302,16 @@ def check_common_args(args):
     for name, value in vars(args).items():
         low = int(name.startswith(counts) and name != "num_holdout")
         low = -math.inf if name.startswith("reward_") else low
-        high = largest.get(name, math.inf)
+        high = largest.get(name, 10**9 if isinstance(value, int) else math.inf)
         if not isinstance(value, str) and not low <= value <= high:  # also refuses NaN
             flag = name.replace("_", "-")
             raise ArgumentError(f"--{flag} is {value}; give a number from {low} to {high}")
-    if args.env_id:
+    check_choices(args)
+    if args.action_units == "env" and not args.env_id:
+        raise ArgumentError("--action-units env needs --env-id: whose units would they be?")
+    if args.env_id or args.track:
         try:
-            tasks().prepare(args.env_id)
+            tasks().check_run(args.env_id, args.track)
         except ValueError as error:
             raise ArgumentError(str(error)) from error
     check_device(args.device)
@@ -375,10 +390,14 @@ class ObsNetwork(nn.Module):
 
     def __init__(self, obs_dim):
         super().__init__()
+        self.action_bounds = (-1, 1)  # what these stand for in the environment
         self.register_buffer("obs_mean", torch.zeros(obs_dim))
         self.register_buffer("obs_std", torch.ones(obs_dim))
 
     def standardized(self, obs):
+        dims = len(self.obs_mean)
+        if obs.shape[1:] != (dims,):  # a single column would be taken for all
+            raise ValueError(f"observations {tuple(obs.shape)}, but ({dims},) or (n, {dims}) fit")
         return (obs - self.obs_mean) / self.obs_std
 
 
@@ -815,48 +834,58 @@ def update_networks(nets, optimizers, data, inputs, args):
 
 # --------------------------------------------- data ---------------------------------------------
 # --- shared: data ---
-def read_arrays(path):
-    """The arrays of D4RL's keys in an HDF5 or NPZ file, float32; ValueError for other files."""
-    arrays = {}
-    key = "the file"
+def load_transitions(path, max_episode_steps=None, d4rl_semantics=False):
+    """Transitions of an HDF5 or NPZ file: float32 observations, next_observations (n, obs_dim),
+    actions (n, action_dim), rewards, terminals (n,); ValueError for a bad file. d4rl_semantics:
+    exactly D4RL's qlearning_dataset."""
+    if TASKS_FOLDER.is_dir():  # understands more files, and checks them
+        return tasks().load_transitions(path, max_episode_steps, d4rl_semantics)
+    keys = ["observations", "actions", "rewards", "terminals"]
     try:
-        with open(path, "rb") as file:  # says plainly what is wrong with a folder
-            npz = zipfile.is_zipfile(file)
-        with np.load(path) if npz else h5py.File(path, "r") as file:
-            for key in ("observations", "actions", "rewards", "terminals", "timeouts"):
-                if key in file or key != "timeouts":
-                    arrays[key] = file[key].astype(np.float32)[()]  # h5py: as it reads
+        with np.load(path) if zipfile.is_zipfile(path) else h5py.File(path, "r") as file:
+            if "timeouts" in file:
+                keys.append("timeouts")
+            arrays = {key: file[key].astype(np.float32)[()] for key in keys}  # h5py: as it reads
     except Exception as error:  # h5py and zipfile raise many kinds for a damaged file
-        reason = f"{key}: {' '.join(str(error).split())[:200]}"
+        reason = " ".join(str(error).split())[:200]
         raise ValueError(f"dataset {path} cannot be read as HDF5 or NPZ: {reason}") from error
-    return arrays
-
-
-def load_transitions(path, max_episode_steps=None):
-    """D4RL's qlearning_dataset of an HDF5 or NPZ file: float32 observations, next_observations
-    (n, obs_dim), actions (n, action_dim), rewards, terminals (n,); ValueError for a bad file."""
-    arrays = read_arrays(path)
-    if TASKS_FOLDER.is_dir():
-        arrays = tasks().check_arrays(path, arrays, max_episode_steps)
+    if not np.abs(arrays["actions"]).max() < 1.001:  # also NaN
+        raise ValueError(f"dataset {path}: actions are beyond [-1, 1]; rescale them to [-1, 1]")
     count = len(arrays["observations"])
-    timeouts = arrays.get("timeouts", np.zeros(count)).reshape(count)
-    keep = np.flatnonzero(timeouts[:-1] <= 0)  # the last row has no successor
-    data = {"next_observations": arrays["observations"][keep + 1]}
-    for key in ("observations", "actions"):
-        data[key] = arrays.pop(key).reshape(count, -1)[keep]  # pop: large files fit twice
-    data["rewards"] = arrays["rewards"].reshape(count)[keep]
-    data["terminals"] = (arrays["terminals"].reshape(count)[keep] > 0).astype(np.float32)
-    return data
+    terminals = arrays["terminals"].reshape(count) > 0
+    dropped = np.zeros(count, bool)
+    if "timeouts" in arrays:
+        dropped = arrays["timeouts"].reshape(count) > 0
+    dropped[-1] = True  # it has no next row
+    if not d4rl_semantics:
+        dropped &= ~terminals  # they need none
+    keep = np.flatnonzero(~dropped)
+    following = np.minimum(keep + 1, count - 1)
+    return {
+        "observations": arrays["observations"][keep],
+        "next_observations": arrays["observations"][following],
+        "actions": arrays["actions"][keep],
+        "rewards": arrays["rewards"].reshape(count)[keep],
+        "terminals": terminals[keep].astype(np.float32),
+    }
 
 
 def load_data(args):
     """Tensors to train on, held-out ones, and what results.json says of the dataset."""
     path = Path(args.dataset_path or tasks().dataset_file(args.env_id))
-    max_episode_steps = tasks().task_dims(args.env_id)[2] if args.env_id else None
-    arrays = load_transitions(path, max_episode_steps)
-    if args.env_id or args.fix_timeouts:
-        arrays = tasks().check_data(args.env_id, path, arrays, args.fix_timeouts)
-    arrays["rewards"] = args.reward_scale * (arrays["rewards"] + args.reward_shift)
+    about = {"action_units": "unit", "action_bounds": [-1, 1]}
+    if TASKS_FOLDER.is_dir() or args.fix_timeouts:
+        how = (args.d4rl_semantics, args.action_units, args.fix_timeouts)
+        arrays, about = tasks().load_dataset(path, args.env_id, *how, args.normalize_observations)
+    else:
+        arrays = load_transitions(path, d4rl_semantics=args.d4rl_semantics)
+    rewards = arrays["rewards"]
+    if args.reward_normalization == "std":  # as Diffusion-QL's code does for pen
+        if rewards.min() == rewards.max():
+            reason = "rewards do not vary; leave --reward-normalization std out"
+            raise ValueError(f"dataset {path}: {reason}")
+        rewards = (rewards - rewards.mean()) / rewards.std(ddof=1)
+    arrays["rewards"] = args.reward_scale * (rewards + args.reward_shift)
     data = {key: torch.from_numpy(array).to(args.device) for key, array in arrays.items()}
     count = len(data["rewards"])
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))  # for every seed
@@ -864,7 +893,7 @@ def load_data(args):
     held, data["rows"] = order.to(args.device).tensor_split([num_held])
     holdout = {key: data[key][held] for key in ("observations", "actions")}
     digest = hashlib.sha256(np.memmap(path, mode="r")).hexdigest()
-    return data, holdout, {"path": str(path), "sha256": digest, "transitions": count}
+    return data, holdout, {"path": str(path), "sha256": digest, "transitions": count} | about
 
 
 # --- end shared ---
@@ -912,6 +941,12 @@ def select_best(evaluations):
     return {"last": evaluations[-1], "best": best, "best_by": key}
 
 
+def in_units(actions, bounds):
+    """Actions in [-1, 1], NumPy (..., action_dim) -> between the environment's (low, high)."""
+    low, high = bounds
+    return np.clip((low + high) / 2 + (high - low) / 2 * actions, low, high)
+
+
 def one_graph(function):
     """function(obs, noise), which a GPU replays as one CUDA graph for a single observation."""
     graphs = []
@@ -930,8 +965,9 @@ def one_graph(function):
 # --- end shared ---
 # --- shared: acting with a critic ---
 def make_act(nets, args, seed):
-    """act(obs): NumPy (obs_dim,) or (n, obs_dim) -> actions alike; noise from the seed alone. One
-    of several candidates is drawn by softmax of the smaller target Q, as in the baselines' code."""
+    """act(obs): NumPy (obs_dim,) or (n, obs_dim) -> actions in the environment's units; noise from
+    the seed alone. One of several candidates is drawn by softmax of the smaller target Q, as in the
+    baselines' code."""
     generator = torch.Generator().manual_seed(seed)
     n = args.num_candidates
 
@@ -953,7 +989,8 @@ def make_act(nets, args, seed):
             chances = q.cpu().softmax(1).nan_to_num(1)
             choice = torch.multinomial(chances, 1, generator=generator)[:, 0]
             actions = actions[choice, torch.arange(len(batch))]
-        return actions.numpy().reshape(*np.shape(obs)[:-1], -1)
+        actions = actions.numpy().reshape(*np.shape(obs)[:-1], -1)
+        return in_units(actions, nets["actor"].action_bounds)
 
     return act
 
@@ -962,13 +999,14 @@ def policy_value(nets, args):
     """value(obs (n, obs_dim)) -> (n,) for pictures: the smaller Q at an action; None without Q."""
     if "critic" not in nets:
         return None
-    act = make_act(nets, replace(args, num_candidates=1), args.seed)
+    generator = torch.Generator().manual_seed(args.seed)
 
     @torch.no_grad()
     def value(obs):
-        actions = torch.from_numpy(act(obs)).to(args.device)
         obs = torch.as_tensor(obs, dtype=torch.float32, device=args.device)
-        return nets["critic"](obs, actions).amin(0).cpu().numpy()
+        noise = torch.randn(1, len(obs), nets["actor"].noise_dim, generator=generator)
+        actions = policy_samples(nets, obs, noise.to(args.device), args.num_steps, args)
+        return nets["critic"](obs, actions[0]).amin(0).cpu().numpy()
 
     return value
 
@@ -993,6 +1031,7 @@ def select(results, args):
 
 
 # ------------------------------------------ checkpoint ------------------------------------------
+CHANGEABLE = {"device", "seed", "num_steps", "num_candidates", "eval_actor"}  # by load_policy
 # --- shared: checkpoint ---
 FORMAT = 2  # of a checkpoint
 
@@ -1076,15 +1115,27 @@ def load_networks(state, args):
     """The networks in a checkpoint, less those that args (--num-candidates 1, say) do without."""
     nets = make_networks(args, *state["dims"]).to(args.device)
     weights = {key: w for key, w in state["nets"].items() if key.split(".")[0] in nets}
+    if weights.keys() != nets.state_dict().keys():
+        raise ArgumentError("the run has no critic to choose among candidates; give 1")
+    if not all(weight.isfinite().all() for weight in weights.values()):
+        raise InputError("the run has diverged: weights of its checkpoint are not finite")
     nets.load_state_dict(weights)
+    about = state["results"]["dataset"]
+    if "action_bounds" not in about:  # of an older version
+        about |= import_module("old_checkpoints").action_units(args.env_id)
+    nets["actor"].action_bounds = np.float32(about["action_bounds"])
     return nets
 
 
 def load_policy(checkpoint, **changes):
-    """act(obs), NumPy (obs_dim,) -> (action_dim,), of a run; changes: device="cuda", num_steps=2"""
+    """act(obs), NumPy (obs_dim,) -> (action_dim,) in the environment's units, of a run, on the CPU.
+    changes: of CHANGEABLE (device="cuda"); ArgumentError for others and for bad values."""
     state = load_checkpoint(Path(checkpoint))
+    if not changes.keys() <= CHANGEABLE:
+        raise ArgumentError(f"{sorted(changes)}: only {sorted(CHANGEABLE)} can be changed")
     args = replace(saved_args(state), **{"device": "cpu"} | changes)
-    check_device(args.device)
+    saved = {"resume": str(checkpoint), "dataset_path": "none"}  # it needs no task
+    check_args(replace(args, env_id="", action_units="auto", **saved))
     return make_act(load_networks(state, args), args, args.seed)
 
 
@@ -1093,7 +1144,7 @@ def load_policy(checkpoint, **changes):
 # --- shared: train ---
 VARIANT = ""  # the ablation that has replaced a function of this script
 FREE = {"device", "num_threads", "dataset_path", "num_updates", "compile", "cuda_graphs"}
-FREE |= {"checkpoint_freq", "log_freq", "tensorboard"}  # what a resume may change
+FREE |= {"checkpoint_freq", "log_freq", "tensorboard", "track", "wandb_project", "wandb_entity"}
 
 
 def resume_args(run, state=None):
@@ -1108,7 +1159,7 @@ def check_resume(args, state):
     """ArgumentError where args change what a resume cannot -> the arguments to go on with."""
     saved = resume_args(args.resume, state)
     changed = {key for key, value in vars(saved).items() if getattr(args, key) != value}
-    refused = changed - FREE
+    refused = changed - FREE  # these a resume may change
     if refused:
         flags = [f"--{key.replace('_', '-')}" for key in sorted(refused)]
         raise ArgumentError(f"--resume keeps the run's arguments; drop {', '.join(flags)}")
@@ -1120,8 +1171,7 @@ def check_resume(args, state):
         print(f"{args.resume} has ended: nothing to train", file=sys.stderr)
     elif "num_updates" in changed:
         print("warning: schedules such as N(k) follow the new --num-updates", file=sys.stderr)
-    compiled = saved.compile or saved.cuda_graphs
-    if compiled and args.device == "cpu" and saved.device != "cpu":
+    if saved.compile and args.device == "cpu" and saved.device != "cpu":
         print("on the CPU: --no-compile --no-cuda-graphs", file=sys.stderr)
         args = replace(args, compile=False, cuda_graphs=False)
     return args
@@ -1134,6 +1184,11 @@ def start(args):
     if state:
         args = check_resume(args, state)
     check_args(args)
+    default = default_args(**{name: getattr(args, name) for name in DECISIVE})
+    with contextlib.suppress(ModuleNotFoundError):  # where the script was copied alone
+        import_module("idle_flags").report(VARIANT or Path(__file__).stem, args, default)
+    if args.tensorboard and TASKS_FOLDER.is_dir():
+        tasks().check_tensorboard()
     if args.dataset_path:  # absolute: a resume may start in another folder
         args = replace(args, dataset_path=os.path.abspath(args.dataset_path))
     return replace(args, eval_freq=args.eval_freq or max(1, args.num_updates // 20)), state
@@ -1206,8 +1261,10 @@ def running(args, results):
             for number in (SIGINT, SIGTERM):
                 stack.callback(signal, number, signal(number, receive))
         results["args"] = asdict(args)
+        if args.track:  # before the writer, which it watches
+            stack.enter_context(tasks().tracking(run_dir, results["args"]))
         write_results(results, args)
-        if args.tensorboard:
+        if args.tensorboard or args.track:
             tensorboard = import_module("torch.utils.tensorboard")  # takes a second
             writer = tensorboard.SummaryWriter(run_dir, purge_step=results["update"] + 1)
             stack.enter_context(writer)
@@ -1277,19 +1334,12 @@ def finish(nets, obs_dim, signals, results, args):
     codes = {"finished": 0, "diverged": 1, "interrupted": 128 + sum(signals[:1])}
     results["exit_code"] = codes[results["status"]]
     write_results(results, args)
-    if results["status"] == "diverged":
-        where = f"by update {results['update']}; see {args.run_dir}/results.json"
-        print(f"{sorted(results['diverged'])} diverged {where}")
-    if results["status"] == "interrupted":
-        command = shlex.join(["python", sys.argv[0], "--resume", args.run_dir])
-        print(f"interrupted; go on with: {results['command'] if VARIANT else command}")
-    if TASKS_FOLDER.is_dir() and results["status"] != "diverged":
+    if not TASKS_FOLDER.is_dir():
+        return
+    tasks().say_end(results)
+    if results["status"] != "diverged":
         value = state_value(nets, args)
-        evaluations = results["evaluations"]
-        try:
-            tasks().plot_run(args.run_dir, args.env_id, evaluations, act, args.seed, value)
-        except Exception as error:  # whatever it is, the run itself is done and saved
-            print(f"no pictures: {error}", file=sys.stderr)
+        tasks().plot_run(args.run_dir, args.env_id, results["evaluations"], act, args.seed, value)
 
 
 def read_data(args, state):
@@ -1301,6 +1351,15 @@ def read_data(args, state):
     if state and state["results"]["dataset"]["sha256"] != dataset["sha256"]:
         raise InputError(f"dataset {dataset['path']} is not the one that the run began with")
     return data, holdout, dataset
+
+
+def new_networks(args, dims, data, dataset):
+    """Networks that know the scale of the observations and the units of the actions."""
+    nets = make_networks(args, *dims).to(args.device)
+    nets["actor"].action_bounds = np.float32(dataset["action_bounds"])
+    if args.normalize_observations:
+        standardize(nets, data)
+    return nets
 
 
 def restore(state, nets, optimizers, generator, args):
@@ -1342,15 +1401,13 @@ def train(args):
     torch.manual_seed(args.seed)
     generator = torch.Generator(args.device).manual_seed(args.seed)
     dims = [data[key].shape[1] for key in ("observations", "actions")]
-    nets = make_networks(args, *dims).to(args.device)
-    if args.normalize_observations:
-        standardize(nets, data)
+    nets = new_networks(args, dims, data, dataset)
     optimizers = make_optimizers(nets, args)
     results = new_results(args, dataset)
     nothing = torch.zeros((), device=args.device)
     sums, since = nothing, 0  # of the metrics since the last line of the log, which was at `since`
     if state:
-        results |= restore(state, nets, optimizers, generator, args)
+        results |= restore(state, nets, optimizers, generator, args) | {"dataset": dataset}
         sums, since = state["sums"].to(args.device), state["since"]
     step = update_networks
     with running(args, results) as (writer, signals):
@@ -1392,9 +1449,14 @@ def main():
     """Train -> exit code: 0 finished, 1 diverged or bad input, 2 bad argument, 128 + signal."""
     try:
         return train(parse_args(sys.argv[1:]))["exit_code"]
-    except (InputError, OSError) as error:
-        print("error:", str(error).splitlines()[0], file=sys.stderr)
+    except (InputError, OSError, ImportError, UnicodeError) as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
         return 2 if isinstance(error, ArgumentError) else 1
+    except (MemoryError, RuntimeError) as error:
+        if "allocate" not in str(error):
+            raise
+        print("error: the memory is full; smaller: --batch-size, --hidden-dim", file=sys.stderr)
+        return 1
 
 
 # --- end shared ---

@@ -6,21 +6,33 @@
     d4rl_files.py        D4RL's tasks: dimensions, scores, dataset files
     d4rl.py              D4RL's environments: MuJoCo 2.1.0's physics on the current MuJoCo
     gymnasium_tasks.py   any other task registered in Gymnasium, also one's own: module:EnvId
-    arrays.py            checks of a dataset's arrays, the ends of its episodes
+    arrays.py            a dataset's arrays, read and checked, the ends of its episodes
+    units.py             the units of actions: a file's, an environment's, [-1, 1]
+    loading.py           a dataset as the algorithms take it, and what is said about it
     rollout.py           evaluation of a policy in parallel episodes
     plots.py             learning curves, trajectories, maps of values
     videos.py            an episode filmed
     provenance.py        which versions produced a result
+    tracking.py          Weights & Biases
+    statistics.py        scores over runs and tasks: means, intervals, comparisons
+    pages.py             tables and pictures as Markdown and as one HTML file
+    reading.py           why a dataset file cannot be read
+    endings.py           what is said at the end of a run that did not finish
 
 A policy is a function `act` from float32 observations (n, obs_dim) to actions (n, action_dim) in
-[-1, 1]. Importing this package imports NumPy alone; Gymnasium, MuJoCo and matplotlib follow when
-they are needed.
+the environment's units. Importing this package imports NumPy alone; Gymnasium, MuJoCo and
+matplotlib follow when they are needed.
 """
 
-from offline_tasks.arrays import check_arrays
+from offline_tasks.arrays import quiet
 from offline_tasks.d4rl_files import (
     DATASETS,
     fix_timeouts,
+)
+from offline_tasks.endings import say_end
+from offline_tasks.loading import (
+    load_dataset,
+    load_transitions,
 )
 from offline_tasks.plots import (
     draw_data,
@@ -32,9 +44,10 @@ from offline_tasks.plots import (
     plot_trajectories,
     plot_value,
 )
-from offline_tasks.provenance import provenance
+from offline_tasks.provenance import check_tensorboard, provenance
 from offline_tasks.registry import (
     TASK_DIMS,
+    action_bounds,
     check_data,
     check_env_id,
     dataset_file,
@@ -48,6 +61,10 @@ from offline_tasks.rollout import (
     evaluate,
     play,
 )
+from offline_tasks.tracking import (
+    check_run,
+    tracking,
+)
 from offline_tasks.videos import (
     check_video,
     record_video,
@@ -56,9 +73,11 @@ from offline_tasks.videos import (
 __all__ = [
     "DATASETS",
     "TASK_DIMS",
-    "check_arrays",
+    "action_bounds",
     "check_data",
     "check_env_id",
+    "check_run",
+    "check_tensorboard",
     "check_video",
     "dataset_file",
     "draw_data",
@@ -67,6 +86,8 @@ __all__ = [
     "episode_seeds",
     "evaluate",
     "fix_timeouts",
+    "load_dataset",
+    "load_transitions",
     "make_env",
     "normalized_score",
     "play",
@@ -77,6 +98,9 @@ __all__ = [
     "plot_value",
     "prepare",
     "provenance",
+    "quiet",
     "record_video",
+    "say_end",
     "task_dims",
+    "tracking",
 ]

@@ -1,51 +1,228 @@
-"""The arrays of a dataset file, checked, and the ends of its episodes."""
+"""Dataset files: their arrays, read and checked, the ends of their episodes, their transitions."""
 
-import warnings
+import contextlib
+import contextvars
+import sys
+import zipfile
+from pathlib import Path
 
 import numpy as np
 
-ROUNDING = 1e-3  # actions may be beyond 1 by so much
+from offline_tasks.reading import WrongContentError, why_unreadable
+
+# D4RL's name of an array and Gymnasium's.
+NAMES = {
+    "observations": "observations",
+    "actions": "actions",
+    "rewards": "rewards",
+    "terminals": "terminations",
+    "timeouts": "truncations",
+}
 
 
-def check_arrays(path, arrays: dict, max_episode_steps: int | None = None) -> dict:
-    """The arrays of D4RL's keys, (N, dim) or (N,), finite, actions in [-1, 1], with `timeouts`.
-    Raises ValueError for what cannot be used; warns where actions had to be clipped."""
-    shapes = {key: array.shape for key, array in arrays.items()}
-    arrays = {key: _check_array(path, key, arrays[key], shapes) for key in arrays}
-    largest = np.abs(arrays["actions"]).max()
-    if largest > 1 + ROUNDING:
-        raise ValueError(f"dataset {path}: actions reach {largest:g}; rescale them to [-1, 1]")
-    if largest > 1:
-        warnings.warn(f"dataset {path}: actions up to {largest:.7g} clipped to 1", stacklevel=3)
-        np.clip(arrays["actions"], -1, 1, out=arrays["actions"])
-    if "timeouts" not in arrays:
-        arrays["timeouts"] = count_timeouts(arrays["terminals"] > 0, max_episode_steps)
-    if (arrays["timeouts"][:-1] > 0).all():  # also of a single row
-        count = len(arrays["timeouts"])
-        raise ValueError(f"dataset {path} has no transition in {count} rows; it takes two or more")
+_QUIET = contextvars.ContextVar("quiet", default=False)
+
+
+def say(path, message: str, file=None) -> None:
+    """One line about a dataset, on stderr if not elsewhere."""
+    if not _QUIET.get():
+        print(f"dataset {path}: {message}", file=file or sys.stderr)
+
+
+@contextlib.contextmanager
+def quiet():
+    """For data that were described before: inside, `say` says nothing."""
+    token = _QUIET.set(True)
+    try:
+        yield
+    finally:
+        _QUIET.reset(token)
+
+
+class DatasetError(ValueError):
+    """What is wrong with a dataset, in one line."""
+
+
+@contextlib.contextmanager
+def reading(path, kind: str = "HDF5 or NPZ"):
+    """Makes one DatasetError, which names the file, of whatever goes wrong while it is read."""
+    try:
+        yield
+    except DatasetError:
+        raise
+    except Exception as error:  # h5py and zipfile raise many kinds for a damaged file
+        reason = why_unreadable(path, error)
+        raise DatasetError(f"dataset {path} cannot be read as {kind}: {reason}") from error
+
+
+def read_file(path, d4rl_semantics: bool = False) -> dict:
+    """The float32 arrays, in D4RL's names, of an HDF5 or NPZ file with D4RL's or Gymnasium's.
+    `timeouts` may be absent; `next_observations` are there if the file has them and its rows are
+    not in the order of time (D4RL's rule does not look at them)."""
+    arrays = {}
+    with reading(path), _opened(path) as file:
+        for key, other in NAMES.items():
+            name = key if key in file else other
+            if name in file:
+                arrays[key] = _read(file, name)
+            elif key != "timeouts":
+                either = key if key == other else f"{key} or {other}"
+                raise WrongContentError(f"it has no {either}")
+        if "next_observations" in file and not d4rl_semantics:
+            arrays["next_observations"] = _read(file, "next_observations")
+    shapes = {array.shape for key, array in arrays.items() if key.endswith("observations")}
+    if "next_observations" in arrays and len(shapes) == 1 and arrays["observations"].ndim == 2:
+        _look_at_order(path, arrays)  # other shapes are refused by `check_arrays`
     return arrays
 
 
-def _check_array(path, key: str, array: np.ndarray, shapes: dict) -> np.ndarray:
+def _opened(path):
+    """The file, open; which of the two it is, its content tells."""
+    import h5py
+
+    if not Path(path).is_file():  # to open a pipe would wait for ever
+        raise FileNotFoundError(path)
+    return np.load(path) if zipfile.is_zipfile(path) else h5py.File(path, "r")
+
+
+def _read(file, name: str) -> np.ndarray:
+    array = file[name]
+    if hasattr(array, "keys"):
+        raise WrongContentError(f"{name} is a group; join its arrays into one with a row per step")
+    if array.dtype.kind not in "biuf":  # complex numbers would lose a part
+        raise WrongContentError(f"{name} is no array of numbers, but of {array.dtype}")
+    return array.astype(np.float32)[()]  # h5py converts as it reads
+
+
+def _look_at_order(path, arrays: dict) -> None:
+    """Takes next_observations away where they are the next rows, except at the ends of episodes:
+    what stands there is often the first observation of the next episode."""
+    goes_on = ~episode_ends(arrays)[:-1]
+    same = (arrays["next_observations"][:-1] == arrays["observations"][1:]).all(1)
+    others = int((goes_on & ~same).sum())
+    if goes_on.any() and not others:
+        say(path, "rows are in the order of time: the next row is the next observation")
+        del arrays["next_observations"]
+        return
+    counted = f"{others} of {goes_on.sum()} are not the next row"
+    say(path, f"rows are not in the order of time: next_observations are used ({counted})")
+
+
+def episode_ends(arrays: dict) -> np.ndarray:
+    """Whether a row is the last of its episode (N,): said by the source, or terminal, or timed
+    out, or the file's last."""
+    marks = [arrays[key] for key in ("ends", "terminals", "timeouts") if key in arrays]
+    if "ends" in arrays:
+        marks = marks[:1]
+    count = len(arrays["observations"])
+    ends = np.zeros(count, dtype=bool)
+    for mark in marks:
+        if mark.size == count:  # else `check_arrays` refuses it
+            ends |= mark.reshape(count) > 0
+    ends[-1:] = True
+    return ends
+
+
+# ---- checks --------------------------------------------------------------------------------------
+
+
+def check_arrays(path, arrays: dict, max_episode_steps=None, d4rl_semantics=False) -> dict:
+    """The arrays, (N, dim) or (N,), finite, with `timeouts`. Raises DatasetError for what cannot be
+    used; a line says so where a file marks no end of an episode."""
+    shapes = {key: array.shape for key, array in arrays.items()}
+    for key in arrays:
+        arrays[key] = _check_shape(path, key, arrays[key], shapes)
+    if "timeouts" not in arrays:
+        limit = None if "next_observations" in arrays else max_episode_steps
+        terminal = arrays["terminals"] > 0
+        arrays["timeouts"] = count_timeouts(terminal, limit, d4rl_semantics)
+    for key in arrays:
+        _check_finite(path, key, arrays)
+    ended = (arrays["terminals"] > 0) | (arrays["timeouts"] > 0)
+    if not ended.any() and "next_observations" not in arrays:
+        say(
+            path,
+            "warning: no row ends an episode, so the whole file counts as one; mark the last row "
+            "of each episode in terminals (the task ended) or timeouts (it was cut)",
+        )
+    return arrays
+
+
+def _check_shape(path, key: str, array: np.ndarray, shapes: dict) -> np.ndarray:
     """An array with its number of axes, where (N, 1) stands for (N,)."""
-    rank = 2 if key in ("observations", "actions") else 1
+    rank = 2 if key in ("observations", "actions", "next_observations") else 1
     if rank == 1:
         array = array.squeeze()
     count = shapes["observations"][:1]
-    if array.ndim != rank or array.shape[:1] != count or not array.size:
-        raise ValueError(f"dataset {path}: {key} needs a row per step, two at least: {shapes}")
-    if not np.isfinite(array).all():
-        raise ValueError(f"dataset {path}: {key} has NaN or infinity; remove those rows")
+    wrong = array.ndim != rank or array.shape[:1] != count or not array.size
+    if key == "next_observations":
+        wrong = array.shape != shapes["observations"]
+    if wrong:
+        raise DatasetError(f"dataset {path}: {key} needs a row per step, two at least: {shapes}")
     return array
 
 
-def count_timeouts(terminals: np.ndarray, max_episode_steps: int | None) -> np.ndarray:
-    """The rows that end an episode by its length (N,), counted as D4RL does where a file does not
-    say: steps count from 1 after a terminal state, else from 0."""
+def _check_finite(path, key: str, arrays: dict) -> None:
+    """Raises DatasetError that names the episode of the first number that is none."""
+    array = arrays[key]
+    bad = ~np.isfinite(array).reshape(len(array), -1).all(1)
+    if not bad.any():
+        return
+    row = int(bad.argmax())
+    ends = np.flatnonzero(episode_ends(arrays))
+    episode = int(np.searchsorted(ends, row))
+    first = ends[episode - 1] + 1 if episode else 0
+    where = f"in {bad.sum()} rows, first in row {row}, of episode {episode}"
+    remedy = f"cut out that whole episode, rows {first} to {ends[episode]}, not single rows"
+    if "next_observations" in arrays and "ends" not in arrays:
+        where = f"in {bad.sum()} rows, first in row {row}"
+        remedy = "remove those rows"
+    raise DatasetError(f"dataset {path}: {key} has NaN or infinity {where}; {remedy}")
+
+
+def count_timeouts(terminals, max_episode_steps=None, d4rl_semantics=False) -> np.ndarray:
+    """The rows that end an episode by its length (N,), where a file does not say. D4RL counts the
+    steps from 1 after a terminal state, so it cuts such an episode a step early."""
     cut = np.zeros(len(terminals), dtype=bool)
     if max_episode_steps:
         start = -1
         for end in [*np.flatnonzero(terminals), len(terminals) - 1]:
             cut[start + max_episode_steps : end + 1 : max_episode_steps] = True
-            start = end if cut[end] else end - 1
+            early = d4rl_semantics and not cut[end]
+            start = end - 1 if early else end
     return cut
+
+
+# ---- transitions ---------------------------------------------------------------------------------
+
+
+def cut(path, arrays: dict, d4rl_semantics: bool = False) -> dict:
+    """The transitions of checked arrays: `observations, next_observations, actions, rewards,
+    terminals`; arrays["kept"] says which rows (N,) they are. A row without a next observation gives
+    none: one that timed out, and the last. A terminal row needs no next one, but D4RL's rule
+    (qlearning_dataset) drops it all the same."""
+    terminal = arrays["terminals"] > 0
+    no_next = arrays["timeouts"] > 0
+    no_next[-1] = True
+    if not d4rl_semantics:
+        no_next &= ~terminal
+    if "next_observations" in arrays:
+        no_next[:] = False
+    arrays["kept"] = ~no_next
+    keep = np.flatnonzero(arrays["kept"])
+    if not len(keep):
+        count = len(terminal)
+        raise DatasetError(
+            f"dataset {path} has no transition in {count} rows; it takes two or more"
+        )
+    if "next_observations" in arrays:
+        following = arrays["next_observations"]
+    else:
+        last = len(terminal) - 1
+        following = arrays["observations"][np.minimum(keep + 1, last)]
+    data = {"next_observations": following}
+    data["rewards"] = arrays["rewards"][keep]
+    for key in ("observations", "actions"):
+        data[key] = arrays.pop(key)[keep]  # pop: large files fit twice
+    data["terminals"] = terminal[keep].astype(np.float32)
+    return data

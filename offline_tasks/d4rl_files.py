@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from offline_tasks.arrays import read_file
+
 LOCOMOTION = {"halfcheetah": (17, 6), "hopper": (11, 3), "walker2d": (17, 6)}  # obs, action dims
 LEVELS = ("medium", "medium-replay", "medium-expert")
 ANTMAZES = (
@@ -134,6 +136,15 @@ def make_env(env_id: str, render_mode: str | None = None):
     from offline_tasks import d4rl
 
     return TimeLimit(d4rl.make_env(env_id, render_mode), TASK_DIMS[env_id][2])
+
+
+def action_bounds(env_id: str) -> None:
+    """None: the environment takes [-1, 1]."""
+
+
+def read_arrays(env_id: str, path, d4rl_semantics: bool = False) -> dict:
+    """The arrays of a dataset file, not yet checked."""
+    return read_file(path, d4rl_semantics)
 
 
 def normalized_score(env_id: str, returns: np.ndarray) -> np.ndarray | None:

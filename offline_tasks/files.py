@@ -7,8 +7,16 @@ from pathlib import Path
 
 
 def data_folder() -> Path:
-    """$D4RL_DATASET_DIR, or D4RL's own ~/.d4rl/datasets."""
-    return Path(os.environ.get("D4RL_DATASET_DIR") or "~/.d4rl/datasets").expanduser()
+    """$D4RL_DATASET_DIR, or D4RL's own ~/.d4rl/datasets, absolute; ValueError where a ~ in it
+    stands for no folder: an unknown user, or a container's without a home."""
+    folder = os.environ.get("D4RL_DATASET_DIR") or "~/.d4rl/datasets"
+    try:
+        return Path(folder).expanduser().absolute()
+    except RuntimeError as error:
+        raise ValueError(
+            f"dataset folder {folder}: no home directory is known for its ~; set D4RL_DATASET_DIR "
+            "to a writable folder, or pass --dataset-path FILE"
+        ) from error
 
 
 @contextlib.contextmanager

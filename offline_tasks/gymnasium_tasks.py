@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from offline_tasks import d4rl_files
+from offline_tasks.arrays import read_file
 
 DEFAULT_STEPS = 1000  # D4RL's usual limit, for a task that has none
 
@@ -63,20 +64,23 @@ def _ids_of(module: str) -> list[str]:
 
 
 def make_env(env_id: str, render_mode: str | None = None):
-    """`gymnasium.make`, with finite action bounds rescaled to [-1, 1] and always a step limit."""
+    """`gymnasium.make`, always with a step limit."""
+    return build(env_id, env_id, render_mode)
+
+
+def build(spec, env_id: str, render_mode: str | None = None):
+    """The environment of an id or a spec, with a step limit. Raises a ValueError that names env_id
+    where it cannot be built."""
     import gymnasium
-    from gymnasium.wrappers import RescaleAction, TimeLimit
+    from gymnasium.wrappers import TimeLimit
 
     # Left out where it is None: not every environment has the parameter.
     rendering = {} if render_mode is None else {"render_mode": render_mode}
     try:
-        env = gymnasium.make(env_id, disable_env_checker=True, **rendering)
+        env = gymnasium.make(spec, disable_env_checker=True, **rendering)
     except Exception as error:  # an environment of other people's may fail in any way
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split()) or repr(error)
         raise ValueError(f"env id {env_id!r} cannot be built: {reason}") from error
-    space = env.action_space
-    if isinstance(space, gymnasium.spaces.Box) and space.is_bounded():
-        env = RescaleAction(env, np.float32(-1), np.float32(1))
     if env.spec.max_episode_steps is None:
         env = TimeLimit(env, DEFAULT_STEPS)
     return env
@@ -85,17 +89,41 @@ def make_env(env_id: str, render_mode: str | None = None):
 def task_dims(env_id: str) -> tuple[int, int, int]:
     """(obs_dim, action_dim, max_episode_steps). Raises ValueError where the spaces of observations
     and actions are not 1-D Boxes."""
+    with contextlib.closing(make_env(env_id)) as env:
+        return dims_of(env, env_id)
+
+
+def dims_of(env, env_id: str) -> tuple[int, int, int]:
+    """`task_dims` of an environment."""
     import gymnasium
 
+    for what, space in (("observation", env.observation_space), ("action", env.action_space)):
+        if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
+            raise ValueError(
+                f"env id {env_id!r}: its {what} space {space} is not a 1-D Box; "
+                "choose a task with continuous vectors"
+            )
+    steps = env.get_wrapper_attr("_max_episode_steps")
+    return env.observation_space.shape[0], env.action_space.shape[0], steps
+
+
+def action_bounds(env_id: str) -> np.ndarray | None:
+    """Least and largest actions (2, action_dim), float32; None if any has no bound."""
     with contextlib.closing(make_env(env_id)) as env:
-        for what, space in (("observation", env.observation_space), ("action", env.action_space)):
-            if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
-                raise ValueError(
-                    f"env id {env_id!r}: its {what} space {space} is not a 1-D Box; "
-                    "choose a task with continuous vectors"
-                )
-        steps = env.get_wrapper_attr("_max_episode_steps")
-        return env.observation_space.shape[0], env.action_space.shape[0], steps
+        return bounds_of(env)
+
+
+def bounds_of(env) -> np.ndarray | None:
+    """`action_bounds` of an environment."""
+    space = env.action_space
+    if not space.is_bounded():
+        return None
+    return np.float32([space.low, space.high])
+
+
+def read_arrays(env_id: str, path, d4rl_semantics: bool = False) -> dict:
+    """The arrays of a dataset file, not yet checked."""
+    return read_file(path, d4rl_semantics)
 
 
 def dataset_file(env_id: str, folder: Path) -> Path:

@@ -3,6 +3,7 @@
 matplotlib's Figure alone, without pyplot: no global state, no display, any thread.
 """
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,15 @@ VALUE_PIXELS = 200  # along the longer side of a map
 
 def plot_run(run_dir, env_id: str, evaluations: list[dict], act, seed: int, value=None) -> None:
     """The pictures of a run: learning_curve.png and, for toys, trajectories.png and, with
-    `value(obs (n, obs_dim)) -> (n,)`, value.png."""
-    run_dir = Path(run_dir)
+    `value(obs (n, obs_dim)) -> (n,)`, value.png. One that fails is a line on stderr."""
+    try:
+        draw_run(Path(run_dir), env_id, evaluations, act, seed, value)
+    except Exception as error:  # whatever it is, the run itself is done and saved
+        print(f"no pictures: {error}", file=sys.stderr)
+
+
+def draw_run(run_dir: Path, env_id: str, evaluations: list[dict], act, seed: int, value) -> None:
+    """plot_run, with any exception that drawing raises."""
     plot_learning_curve(evaluations, run_dir / "learning_curve.png", run_dir.name)
     if env_id and toys.owns(env_id):
         plot_trajectories(env_id, act, run_dir / "trajectories.png", seed)
@@ -47,7 +55,7 @@ def plot_learning_curve(evaluations: list[dict], path, title: str) -> None:
         low = score - std
         high = score + std
         axes[0].fill_between(updates, low, high, alpha=0.15, lw=0)
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)  # a folder's name may hold $
     _save(figure, path)
 
 

@@ -1,11 +1,11 @@
-"""Which version of what produced a result."""
+"""Which version of what produced a result, and whether what records it is there."""
 
 import contextlib
 import hashlib
 import shlex
 import subprocess
 import sys
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 
 LIBRARIES = ("torch", "numpy", "gymnasium", "mujoco")
@@ -22,5 +22,22 @@ def provenance(script: Path) -> dict:
         "command": shlex.join(["python", *sys.argv]),
         "commit": commit or None,
         "script_sha256": hashlib.sha256(script.read_bytes()).hexdigest(),
-        "versions": {name: metadata.version(name) for name in LIBRARIES},
+        "versions": {name: _version(name) for name in LIBRARIES},
     }
+
+
+def check_tensorboard() -> None:
+    """ImportError with the remedy where TensorBoard is missing or at odds with another package."""
+    try:
+        import_module("torch.utils.tensorboard")
+    except Exception as error:  # protobuf, say, raises a TypeError
+        reason = " ".join(str(error).split())[:200]
+        raise ImportError(f"TensorBoard cannot be had ({reason}); give --no-tensorboard") from error
+
+
+def _version(name: str) -> str | None:
+    """A package's version; None where it is absent or was installed without saying."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,8 +1,9 @@
 """Which module an environment id belongs to, and the calls that depend on it.
 
 Each source of tasks is a module with the same calls: `owns(env_id)`, `task_dims(env_id)`,
-`make_env(env_id, render_mode)`, `dataset_file(env_id, folder)`, `normalized_score(env_id,
-returns)`. The first that owns an id is asked.
+`make_env(env_id, render_mode)`, `action_bounds(env_id)`, `dataset_file(env_id, folder)`,
+`read_arrays(env_id, path, d4rl_semantics)`, `normalized_score(env_id, returns)`. The first that
+owns an id is asked.
 """
 
 import importlib
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from offline_tasks import d4rl_files, gymnasium_tasks, toys
+from offline_tasks.arrays import read_file
 from offline_tasks.files import data_folder
 
 SOURCES = (toys, d4rl_files, gymnasium_tasks)  # the last owns whatever is left
@@ -70,13 +72,20 @@ def task_dims(env_id: str) -> tuple[int, int, int]:
 
 
 def make_env(env_id: str, render_mode: str | None = None):
-    """A `gymnasium.Env` with its step limit (a TimeLimit wrapper) and actions in [-1, 1]. Other
-    Gymnasium ids come from `gymnasium.make`: finite action bounds are rescaled to [-1, 1], and a
-    task without a step limit gets D4RL's usual 1000."""
+    """A `gymnasium.Env` with its step limit (a TimeLimit wrapper). Actions are in its own units,
+    [-1, 1] in this package's tasks. Other Gymnasium ids come from `gymnasium.make`, and a task
+    without a step limit gets D4RL's usual 1000."""
     check_env_id(env_id)
     if render_mode is not None:
         _choose_renderer()
     return source(env_id).make_env(env_id, render_mode)
+
+
+def action_bounds(env_id: str) -> np.ndarray | None:
+    """Least and largest actions (2, action_dim), float32, in the environment's units; None for
+    those that take [-1, 1] whatever they are, and for an unbounded space."""
+    check_env_id(env_id)
+    return source(env_id).action_bounds(env_id)
 
 
 def _choose_renderer() -> None:
@@ -101,6 +110,16 @@ def dataset_file(env_id: str) -> Path:
         ) from error
 
 
+def read_arrays(env_id: str, path, d4rl_semantics: bool = False) -> dict:
+    """The arrays of a dataset file of a task or, with an empty id, of none, not yet checked: see
+    `arrays.read_file`. `ends` (N,) may say where episodes end, and then `next_observations` what
+    follows each row."""
+    if not env_id:
+        return read_file(path, d4rl_semantics)
+    check_env_id(env_id)
+    return source(env_id).read_arrays(env_id, path, d4rl_semantics)
+
+
 def normalized_score(env_id: str, returns) -> np.ndarray | None:
     """The returns on a scale where 0 is doing nothing (D4RL: a random policy) and 100 the best (an
     expert), elementwise. None for a task without reference scores."""
@@ -110,7 +129,7 @@ def normalized_score(env_id: str, returns) -> np.ndarray | None:
 def check_data(env_id: str, path, data: dict, fix: bool = False) -> dict:
     """A dataset's transitions, with `fix` less those that `fix_timeouts` drops. Raises a ValueError
     where the columns are not the task's, or there is nothing to fix."""
-    if fix and not (env_id or "").startswith("antmaze"):
+    if fix and not (d4rl_files.owns(env_id) and env_id.startswith("antmaze")):
         raise ValueError(f"--fix-timeouts is for AntMaze, not for {env_id or path}; leave it out")
     obs_dim, action_dim, _ = task_dims(env_id)
     for key, dim in {"observations": obs_dim, "actions": action_dim}.items():

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from offline_tasks import multigoal, pointmaze
+from offline_tasks.arrays import read_file
 from offline_tasks.files import replacing
 
 TOYS = multigoal.TASKS | pointmaze.TASKS
@@ -33,6 +34,15 @@ def make_env(env_id: str, render_mode: str | None = None):
     from offline_tasks.toy_envs import ToyEnv
 
     return TimeLimit(ToyEnv(env_id, render_mode), TOYS[env_id].max_steps)
+
+
+def action_bounds(env_id: str) -> None:
+    """None: the environment takes [-1, 1]."""
+
+
+def read_arrays(env_id: str, path, d4rl_semantics: bool = False) -> dict:
+    """The arrays of a dataset file, not yet checked."""
+    return read_file(path, d4rl_semantics)
 
 
 def normalized_score(env_id: str, returns: np.ndarray) -> np.ndarray:

@@ -21,6 +21,8 @@ def check_video(path) -> None:
         raise ValueError(f"video {path}: its suffix must be .gif or .mp4")
     if path.suffix == ".mp4" and importlib.util.find_spec("imageio_ffmpeg") is None:
         raise ValueError(f"video {path}: .mp4 needs `pip install imageio-ffmpeg`, or choose .gif")
+    if path.suffix == ".gif" and importlib.util.find_spec("PIL") is None:
+        raise ValueError(f"video {path}: .gif needs `pip install pillow`, or choose .mp4")
     if not path.parent.is_dir():
         raise ValueError(f"video {path}: there is no folder {path.parent}; make it first")
 
@@ -65,9 +67,17 @@ def _film(env_id: str, act, path: Path, seed: int, fps: float | None) -> tuple[l
 
 def _render(env, env_id: str, path: Path) -> np.ndarray:
     try:
-        return env.render()
+        frame = env.render()
     except Exception as error:  # each graphics library has its own kinds
         raise ValueError(f"video {path}: {env_id} cannot be drawn here ({error})") from error
+    picture = isinstance(frame, np.ndarray) and frame.dtype == np.uint8
+    if not picture or frame.shape[2:] != (3,):
+        gave = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame)
+        raise ValueError(
+            f"video {path}: render() of {env_id} gave {gave}; it must return uint8 arrays "
+            "(height, width, 3), or leave --video out"
+        )
+    return frame
 
 
 def _write_gif(frames: list, path: Path, fps: float) -> None:

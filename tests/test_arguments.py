@@ -256,7 +256,7 @@ def defaults_in_help(script, words, monkeypatch, capsys):
     shown = {}
     for line in capsys.readouterr().out.splitlines():
         text = line.strip("│ ")
-        flag = re.match(r"--([a-z-]+)", text)
+        flag = re.match(r"--([a-z0-9-]+)", text)
         if flag:
             name = flag[1].replace("-", "_")
         default = re.search(r"\(default: (.*)\)$", text)

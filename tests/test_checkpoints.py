@@ -36,6 +36,9 @@ FREE = {
     "tensorboard",
     "checkpoint_freq",
     "log_freq",
+    "track",
+    "wandb_project",
+    "wandb_entity",
 }
 
 

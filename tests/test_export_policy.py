@@ -131,6 +131,15 @@ def test_a_critic_that_chooses_is_named(small, tmp_path, monkeypatch, capsys):
     assert "chooses among 4 actions by its critic, the export samples one" in errors[0]
 
 
+def test_times_and_scales_are_no_weights(small, tmp_path, monkeypatch, capsys):
+    """Noise levels up to the largest that is allowed, and observations of any size."""
+    run = tmp_path / "run"
+    gtp.train(small(eta=0.0, sigma_max=1e6, num_updates=1))
+    edited(run, **{"actor_ema.obs_mean": torch.full((3,), 1e8)})
+    assert call(monkeypatch, capsys, run, tmp_path / "policy") == (0, [])
+    assert np.load(tmp_path / "policy" / "policy.npz")["t"][0] == 1e6
+
+
 # ---- what is refused -----------------------------------------------------------------------------
 
 

@@ -128,6 +128,8 @@ def test_results_have_the_documented_keys_and_types(small, dataset, tmp_path):
         "path": str(dataset),
         "sha256": hashlib.sha256(dataset.read_bytes()).hexdigest(),
         "transitions": 234,  # 239 rows with a successor, less 5 timeouts
+        "action_units": "unit",
+        "action_bounds": [-1, 1],
     }
     assert strict_json(tmp_path / "run" / "results.json") == json.loads(json.dumps(results))
 

@@ -78,10 +78,16 @@ def test_rows_with_timeouts_are_dropped_and_the_successor_is_the_next_row(suffix
     np.testing.assert_allclose(loaded["actions"], [[0], [0.1], [0.2], [0.4]], rtol=1e-6)
 
 
-def test_a_row_that_is_terminal_and_timed_out_is_dropped(tmp_path):
-    data = numbered([0, 1, 0, 0], timeouts=[0, 1, 0, 0])
-    loaded = load_transitions(write(tmp_path / "data.npz", data))
+def test_a_row_that_is_terminal_and_timed_out_is_dropped_by_d4rls_rule_alone(tmp_path):
+    """So is a terminal last row: neither needs a next observation."""
+    path = write(tmp_path / "data.npz", numbered([0, 1, 0, 1], timeouts=[0, 1, 0, 0]))
+    loaded = load_transitions(path, d4rl_semantics=True)
     assert loaded["observations"].tolist() == [[0], [2]] and not loaded["terminals"].any()
+    loaded = load_transitions(path)
+    assert loaded["observations"].tolist() == [[0], [1], [2], [3]]
+    assert loaded["terminals"].tolist() == [0, 1, 0, 1]
+    assert loaded["rewards"].tolist() == [0, 10, 20, 30]
+    assert loaded["next_observations"][[0, 2]].tolist() == [[1], [3]]
 
 
 def test_without_timeouts_episodes_are_cut_at_the_maximal_length(tmp_path):
@@ -92,9 +98,11 @@ def test_without_timeouts_episodes_are_cut_at_the_maximal_length(tmp_path):
 
 def test_the_first_step_after_a_terminal_state_counts_as_one(tmp_path):
     """Three steps at most, row 1 terminal: its own increment makes row 2 number 1, so row 3 is
-    number 2 and dropped, and so is row 6."""
+    number 2 and dropped, and so is row 6. That is D4RL's; the third steps are rows 4 and 7."""
     path = write(tmp_path / "data.npz", numbered([0, 1, 0, 0, 0, 0, 0, 0]))
-    assert load_transitions(path, 3)["observations"][:, 0].tolist() == [0, 1, 2, 4, 5]
+    loaded = load_transitions(path, 3, d4rl_semantics=True)
+    assert loaded["observations"][:, 0].tolist() == [0, 1, 2, 4, 5]
+    assert load_transitions(path, 3)["observations"][:, 0].tolist() == [0, 1, 2, 3, 5, 6]
 
 
 def test_without_timeouts_and_without_a_maximal_length_nothing_is_cut(tmp_path):
@@ -121,10 +129,10 @@ def test_random_files_load_as_in_the_reference_loop(seed, tmp_path):
         data["timeouts"] = rng.random(rows) < 0.2
     path, expected = write(tmp_path / "data.npz", data), reference(data, limit)
     if len(expected["rewards"]):
-        assert_equal(load_transitions(path, limit), expected)
+        assert_equal(load_transitions(path, limit, d4rl_semantics=True), expected)
     else:  # every row is cut
         with pytest.raises(ValueError, match=re.escape(str(path))):
-            load_transitions(path, limit)
+            load_transitions(path, limit, d4rl_semantics=True)
 
 
 def test_a_long_file_is_cut_as_in_the_reference_loop(tmp_path):
@@ -133,7 +141,8 @@ def test_a_long_file_is_cut_as_in_the_reference_loop(tmp_path):
     data["terminals"] = np.random.default_rng(0).random(20_000) < 0.01
     del data["timeouts"]
     expected = reference(data, 100)
-    assert_equal(load_transitions(write(tmp_path / "data.npz", data), 100), expected)
+    loaded = load_transitions(write(tmp_path / "data.npz", data), 100, d4rl_semantics=True)
+    assert_equal(loaded, expected)
 
 
 @SUFFIXES
@@ -151,7 +160,8 @@ def test_other_types_and_shapes_of_numbers_load_alike(suffix, tmp_path):
 
 @SUFFIXES
 def test_other_keys_are_ignored(suffix, tmp_path):
-    """D4RL's files have groups infos/ and metadata/ besides, with arrays of any kind and length."""
+    """D4RL's files have groups infos/ and metadata/ besides, with arrays of any kind and length,
+    and D4RL's rule does not look at next_observations."""
     data = make_dataset()
     expected = reference(data)
     extra = {
@@ -160,7 +170,8 @@ def test_other_keys_are_ignored(suffix, tmp_path):
     }  # fmt: skip
     if suffix == ".npz":
         extra = {key.replace("/", "_"): value for key, value in extra.items()}
-    assert_equal(load_transitions(write(tmp_path / f"data{suffix}", data | extra)), expected)
+    path = write(tmp_path / f"data{suffix}", data | extra)
+    assert_equal(load_transitions(path, d4rl_semantics=True), expected)
 
 
 @SUFFIXES

@@ -119,6 +119,9 @@ def test_a_printed_command_parses(script, arguments, monkeypatch):
         module = importlib.import_module(Path(script).stem)
         options = tyro.cli(module.Arguments, args=arguments)
         check_task(getattr(options, "env_id", ""))
+    elif script == "sweep.py":
+        options = importlib.import_module("sweep").parse(arguments)
+        assert (ROOT / options.sweep).is_file() or "SWEEP" in arguments
     else:
         flags = [word.partition("=")[0] for word in arguments if word.startswith("--")]
         assert [flag for flag in flags if flag not in help_of(script)] == []
@@ -149,7 +152,7 @@ def test_a_flag_that_is_named_exists(path):
             flag = field.name.replace("_", "-")
             known |= {f"--{flag}", f"--no-{flag}"}
     tools = [*sorted(ROOT.glob("benchmarks/*.py")), *sorted(ROOT.glob("ablations/*.py"))]
-    for tool in [*tools, *ROOT.glob("evaluate.py"), ROOT / "export_policy.py"]:
+    for tool in [*tools, *sorted(ROOT.glob("*.py"))]:
         words = re.findall(r"^    (\w+):", tool.read_text(), re.MULTILINE)
         known |= {f"--{word.replace('_', '-')}" for word in words}
         known |= set(re.findall(r"\"(--[a-z-]+)\"", tool.read_text()))

@@ -74,6 +74,15 @@ def test_the_pictures_of_a_run(env_id, tmp_path):
     assert (obs[:, 2:] == 0).all()
 
 
+def test_a_picture_that_fails_is_a_line(tmp_path, capsys):
+    def fails(obs):
+        raise RuntimeError("no display")
+
+    offline_tasks.plot_run(tmp_path, "multigoal-v0", [evaluation(10)], fails, 0)
+    assert capsys.readouterr().err == "no pictures: no display\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["learning_curve.png"]
+
+
 @pytest.mark.parametrize("env_id", ["", None, "hopper-medium-v2"])
 def test_a_run_on_no_toy_has_a_learning_curve_alone(env_id, tmp_path):
     offline_tasks.plot_run(tmp_path, env_id, [evaluation(10)], right, 0, value=right)

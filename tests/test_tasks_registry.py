@@ -32,13 +32,15 @@ def test_task_dims_are_the_environments(env_id):
     dims = (*env.observation_space.shape, *env.action_space.shape)
     assert offline_tasks.task_dims(env_id) == (*dims, env.get_wrapper_attr("_max_episode_steps"))
     assert (env.action_space.low == -1).all() and (env.action_space.high == 1).all()
+    assert offline_tasks.action_bounds(env_id) is None
     assert env.reset(seed=0)[0].shape == dims[:1]
 
 
 def test_other_gymnasium_tasks():
     assert offline_tasks.task_dims("Pendulum-v1") == (3, 1, 200)
     env = make_env("Pendulum-v1")
-    assert env.action_space.low == -1 and env.action_space.high == 1
+    assert env.action_space.low == -2 and env.action_space.high == 2  # its own units
+    assert offline_tasks.action_bounds("Pendulum-v1").tolist() == [[-2], [2]]
     result = evaluate("Pendulum-v1", lambda obs: np.zeros((len(obs), 1)), 2, 0)
     assert result["normalized_score"] is result["goal_fractions"] is None
     assert result["episodic_return"] < 0 and result["episodic_length"] == 200
@@ -159,7 +161,8 @@ def test_check_data_applies_fix_timeouts():
     np.testing.assert_array_equal(kept["rewards"], [0, 1, 2])
     fixed = offline_tasks.check_data("antmaze-umaze-v0", "f", data, fix=True)
     np.testing.assert_array_equal(fixed["rewards"], [0, 2])
-    for env_id, named in (("hopper-medium-v2", "hopper-medium-v2"), ("", "file.npz")):
+    others = ("hopper-medium-v2", "antmaze-large-navigate-singletask-v0", "")
+    for env_id, named in zip(others, (*others[:2], "file.npz"), strict=True):
         with pytest.raises(ValueError, match=rf"--fix-timeouts is for AntMaze, not for {named}"):
             offline_tasks.check_data(env_id, "file.npz", data, fix=True)
 
@@ -249,9 +252,10 @@ def test_own_environment(own_package):
     assert offline_tasks.task_dims("own_package.envs:OwnEndless-v0") == (3, 2, 1000)
     env = make_env("own_package.envs:OwnPush-v0")
     env.reset(seed=0)
-    assert env.step(np.float32([1, -1]))[1] == 2  # the ends of its own bounds
+    assert env.step(np.float32([2, 0]))[1] == 2
+    assert offline_tasks.action_bounds("own_package.envs:OwnPush-v0").tolist() == [[-2, 0], [2, 4]]
     result = evaluate("own_package.envs:OwnPush-v0", lambda obs: np.ones((len(obs), 2)), 3, 0)
-    assert (result["episodic_return"], result["episodic_length"]) == (42, 7)
+    assert (result["episodic_return"], result["episodic_length"]) == (14, 7)
     assert result["normalized_score"] is None
 
 
@@ -385,7 +389,7 @@ def test_a_script_asks_for_it_before_training(name, monkeypatch):
         raise ValueError(f"{env_id} needs Gymnasium and MuJoCo")
 
     script = importlib.import_module(name)
-    monkeypatch.setattr(offline_tasks, "prepare", absent)
+    monkeypatch.setattr(sys.modules["offline_tasks.tracking"], "prepare", absent)
     args = script.default_args("hopper-medium-v2", device="cpu")
     with pytest.raises(script.ArgumentError, match="hopper-medium-v2 needs Gymnasium and MuJoCo"):
         script.check_args(args)

@@ -1,0 +1,77 @@
+"""Flags that have no effect with others: said where a run begins, one line each.
+
+A flag counts as given where its value is not the task's default. Rows are data: with all of these
+values these flags do nothing. A script that has been copied alone does without this file.
+"""
+
+import sys
+
+REWARDS = ["reward_scale", "reward_shift", "reward_normalization"]
+CRITIC = ["critic_learning_rate", "gamma", "max_q_backup", *REWARDS]
+EVERY = [
+    ({"env_id": ""}, ["num_eval_episodes", "action_units"]),
+    ({"compile": False}, ["cuda_graphs"]),
+    ({"device": "cpu"}, ["cuda_graphs"]),
+    ({"track": False}, ["wandb_project", "wandb_entity"]),
+]
+GTP = [({"consistency_loss": "squared"}, ["huber_c"])]
+BASELINE = [
+    ({"eta": 0, "num_candidates": 1}, CRITIC),
+]
+IDLE = {
+    "gtp_offline": [
+        *EVERY,
+        *GTP,
+        ({"td_target": "expectile"}, ["max_q_backup", "target_steps"]),
+        ({"value": "learned"}, ["num_value_samples"]),
+        ({"td_target": "policy", "value": "policy"}, ["expectile"]),
+        ({"td_target": "policy", "eta": 0}, ["expectile", "weight_critic"]),
+        ({"eta": 0}, ["std_floor", "truncate_advantage", "max_weight", "weight_normalization"]),
+        ({"eta": 0}, ["value", "num_value_samples"]),
+        (
+            {"eta": 0, "num_candidates": 1},
+            [*CRITIC, "td_target", "target_steps", "expectile", "weight_critic", "critic_norm"],
+        ),
+    ],
+    "gtp_bc": [*EVERY, *GTP, ({}, REWARDS)],
+    "diffusion_ql": [
+        *EVERY,
+        *BASELINE,
+        (
+            {"eta": 0, "num_candidates": 1, "eval_actor": "online"},
+            ["tau", "ema_start", "ema_every"],
+        ),
+    ],
+    "consistency_ac": [
+        *EVERY,
+        *BASELINE,
+        ({"eta": 0, "num_candidates": 1}, ["q_norm"]),
+    ],
+}
+
+
+def idle_flags(algorithm: str, args) -> dict[str, str]:
+    """{flag of Args that does nothing: because of what}, of a script; {} for other names."""
+    reasons = {}
+    for values, names in IDLE.get(algorithm, []):
+        if all(getattr(args, name) == value for name, value in values.items()):
+            because = " ".join(_words(name, value) for name, value in values.items())
+            for name in names:
+                reasons.setdefault(name, f"with {because}" if because else f"in {algorithm}.py")
+    return reasons
+
+
+def _words(name: str, value) -> str:
+    """A flag and its value as they are given."""
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{flag}" if value else f"--no-{flag}"
+    return f"--{flag} {value}" if value != "" else f"no --{flag}"
+
+
+def report(algorithm: str, args, default) -> None:
+    """A line on stderr for each flag that is not the default's and does nothing."""
+    for name, because in idle_flags(algorithm, args).items():
+        value = getattr(args, name)
+        if value != getattr(default, name):
+            print(f"warning: {_words(name, value)} has no effect {because}", file=sys.stderr)

@@ -1,0 +1,1001 @@
+"""A report of many runs: report.md and index.html from their results.json files.
+
+    python report.py runs --out report/
+    python report.py runs/table2 runs/more --out report/ --pick best
+
+A row is one group of runs: the same script, variant, task, data (by SHA-256) and arguments; only
+the seed and the machine may differ. Runs on D4RL's own files stand on another page than all
+others, and only they beside the paper's numbers. Files that cannot be used, runs that have not
+ended, and runs of a sweep that were not begun are named on a page of their own and left out.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import math
+import shlex
+import sys
+import time
+from dataclasses import asdict, dataclass, field, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import tyro
+
+import offline_tasks
+from ablations import paper
+from offline_tasks import statistics
+from offline_tasks.pages import (
+    Page,
+    Picture,
+    Section,
+    Table,
+    count,
+    draw_line,
+    html_document,
+    markdown,
+    new_figure,
+    svg,
+)
+
+# script: its name with eta = 0 (Table 1), otherwise (Tables 2 and 5), in Table 6
+METHODS = {
+    "gtp_offline": ("GTP-BC", "GTP", "GTP"),
+    "gtp_bc": ("GTP-BC", "GTP-BC", "GTP"),
+    "diffusion_ql": ("D-BC", "D-QL", "Diffusion"),
+    "consistency_ac": ("C-BC", "C-AC", "Consistency"),
+}
+STRUCTURAL = (3, 7)  # tables of variants, beside GTP itself
+TASKS = [task for suite in paper.SUITES.values() for task in suite.values()]
+PICKS = ("last", "best", "selected")  # evaluations of a run
+MEASURES = {  # of an evaluation, by preference: what a page calls it
+    "normalized_score": "normalized score",
+    "episodic_return": "return",
+    "energy_score": "energy score, lower is better",
+}
+# Arguments that leave what is learnt as it is. eval_freq is added where `last` is picked: the
+# evaluations have random numbers of their own, but `best` is a maximum over them.
+IGNORED = {
+    "env_id",
+    "dataset_path",
+    "run_dir",
+    "resume",
+    "eval_only",
+    "capture_video",
+    "seed",
+    "device",
+    "num_threads",
+    "compile",
+    "cuda_graphs",
+    "tensorboard",
+    "track",
+    "wandb_project",
+    "wandb_entity",
+    "checkpoint_freq",
+    "log_freq",
+}
+
+
+@dataclass
+class Arguments:
+    """A report of the runs in some folders."""
+
+    dirs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="DIR...")]
+    """Folders with runs at any depth, or results.json files."""
+    out: str = "report"  # folder for report.md, index.html and figures/
+    pick: Literal["last", "best", "selected"] = "last"  # evaluation for all but the first table
+
+
+# ---- runs ----------------------------------------------------------------------------------------
+
+
+def number(value) -> float | None:
+    """A finite number, else None: results.json has null for NaN and the text inf for infinity."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def numbers(pairs) -> dict:
+    """{key: number} of the pairs (key, value) whose value is a finite number."""
+    known = {key: number(value) for key, value in pairs}
+    return {key: value for key, value in known.items() if value is not None}
+
+
+DEFAULTS = {  # what a results.json may lack, or have as null
+    "env_id": "",
+    "variant": "",
+    "table": 0,
+    "row": "",
+    "last": {},
+    "best": {},
+    "selected": {},
+    "versions": {},
+}
+KINDS = {  # of the values that are used
+    "algorithm": str,
+    "env_id": str,
+    "variant": str,
+    "table": int,
+    "row": str,
+    "seed": int,
+    "status": str,
+    "args": dict,
+    "dataset": dict,
+    "evaluations": list,
+    "last": dict,
+    "best": dict,
+    "selected": dict,
+    "versions": dict,
+}
+
+
+def warn(line: str) -> None:
+    """A line on stderr."""
+    print(f"warning: {line}", file=sys.stderr)
+
+
+def read(path: Path) -> dict:
+    """One results.json with its own path as `file`; ValueError for what is not one."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise TypeError("no table of keys and values")
+        known = {key: value for key, value in content.items() if value is not None}
+        results = DEFAULTS | known | {"file": str(path)}
+        check(results)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:150]
+        raise ValueError(f"{path} is left out, no results of a run ({reason})") from None
+    return results
+
+
+def check(results: dict) -> None:
+    """TypeError, ValueError or KeyError unless all that is used here is there."""
+    missing = sorted(KINDS.keys() - results.keys())
+    if missing:
+        raise ValueError(f"it has no {', '.join(missing)}")
+    for key, kind in KINDS.items():
+        if not isinstance(results[key], kind):
+            raise TypeError(f"{key} is {results[key]}")
+    if results["algorithm"] not in METHODS:
+        raise ValueError(f"algorithm is {results['algorithm']}")
+    for key in ("path", "sha256"):
+        if not isinstance(results["dataset"].get(key), str):
+            raise TypeError(f"dataset is {results['dataset']}")
+    for row in results["evaluations"]:
+        if not isinstance(row["update"], int):
+            raise TypeError(f"evaluations has {row}")
+
+
+def load(paths, complain=warn) -> list[dict]:
+    """The results of files and of folders, searched recursively; complain(line) for a bad one."""
+    files = {}  # each once
+    for path in map(Path, paths):
+        if not path.exists():
+            raise ValueError(f"{path} does not exist; name results.json files or folders of runs")
+        found = sorted(path.rglob("results.json")) if path.is_dir() else [path]
+        files |= {file.resolve(): file for file in found}
+    runs = []
+    for file in files.values():
+        try:
+            runs.append(read(file) | {"final": final_scores(file, complain)})
+        except ValueError as error:
+            complain(str(error))
+    if not runs:
+        given = ", ".join(map(str, paths))
+        raise ValueError(f"no usable results.json in {given}; name folders of runs, or train first")
+    return runs
+
+
+def final_scores(file: Path, complain=warn) -> np.ndarray | None:
+    """The scores of single episodes in final_scores.json beside a results.json, which evaluate.py
+    has made; None without such a file, and, with a complaint, for one that cannot be used."""
+    path = file.with_name("final_scores.json")
+    if not path.exists():
+        return None
+    try:
+        scores = np.array(json.loads(path.read_text(encoding="utf-8"))["scores"], dtype=float)
+        if scores.ndim != 1 or not len(scores) or not np.isfinite(scores).all():
+            raise ValueError("scores is no list of numbers")
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:150]
+        complain(f"{path} is left out, no scores of episodes ({reason})")
+        return None
+    return scores
+
+
+@functools.cache
+def defaults(algorithm: str, env_id: str, literal: bool) -> dict:
+    """The arguments that a script takes for a task by itself, as results.json has them."""
+    default_args = import_module(algorithm).default_args
+    if literal:
+        default_args = functools.partial(default_args, literal=True)
+    try:
+        args = default_args(env_id=env_id, dataset_path="-", device="cpu")
+    except ValueError:  # a Gymnasium id that is not registered here
+        args = default_args(dataset_path="-", device="cpu")
+    args = replace(args, eval_freq=args.eval_freq or max(1, args.num_updates // 20))
+    return {key: "inf" if value == math.inf else value for key, value in asdict(args).items()}
+
+
+def departures(results: dict, ignored: set[str]) -> dict:
+    """{argument: value} wherever a run differs from its script's defaults for the task."""
+    args = import_module(results["algorithm"]).OLDER | results["args"]
+    literal = args.get("literal") is True
+    usual = defaults(results["algorithm"], results["env_id"], literal)
+    changed = {"literal": True} if literal else {}
+    for name in sorted({*args, *usual} - ignored):
+        value = args.get(name, "absent")
+        if value != usual.get(name, "absent"):
+            changed[name] = value
+    return changed
+
+
+def times(runs: list[dict], *keys: str, unit: float = 1) -> dict[str, list[float]]:
+    """{machine: sums of the keys' values / unit}: times of different machines are not averaged."""
+    found = {}
+    for results in runs:
+        values = [number(results.get(key)) for key in keys]
+        if None not in values:
+            found.setdefault(machine(results), []).append(sum(values) / unit)
+    return found
+
+
+def machine(results: dict) -> str:
+    """What a run ran on, and how, as far as its times depend on it."""
+    args = results["args"]
+    device = args.get("device", "unknown device")
+    words = [str(results.get("machine", device))]
+    if device == "cpu":
+        words.append(f"num_threads={args.get('num_threads')}")
+    words += [name for name in ("compile", "cuda_graphs") if args.get(name)]
+    return ", ".join(words)
+
+
+# ---- rows ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the runs of a group, one for each seed, have in common, and their numbers."""
+
+    task: str
+    method: str
+    algorithm: str
+    variant: str
+    table: int  # the paper's that the variant belongs to; 0: none
+    name: str  # what that table calls it
+    cloning: bool
+    num_steps: int | None
+    settings: dict
+    dataset: dict
+    d4rl: bool
+    seeds: list[int]
+    files: list[str]
+    diverged: list[int]
+    scores: dict
+    iqm: list[float] | None
+    energy_scores: dict
+    hours: dict
+    ms: dict
+    evaluations: list[list[dict]]
+    runs: list[dict] = field(repr=False)  # finished or diverged
+
+    def values(self, pick: str, measure: str) -> dict[int, float]:
+        """{seed: value} of an evaluation of the finished runs."""
+        finished = [results for results in self.runs if results["status"] == "finished"]
+        return numbers((results["seed"], results[pick].get(measure)) for results in finished)
+
+
+def group(runs: list[dict], pick: str, complain=warn) -> tuple[list[Row], list[dict]]:
+    """Rows of the finished and diverged runs, and the runs that have not ended."""
+    ignored = IGNORED | {"eval_freq"} if pick == "last" else IGNORED
+    groups = {}
+    unended = []
+    for results in sorted(runs, key=age):
+        if results["status"] not in ("finished", "diverged"):
+            unended.append(results)
+            continue
+        seeds = groups.setdefault(identity(results, ignored), {})
+        seed = results["seed"]
+        if seed in seeds:
+            complain(f"{seeds[seed]['file']} is left out, {results['file']} repeats it")
+        seeds[seed] = results
+    rows = []
+    for seeds in groups.values():
+        rows.append(summary([seeds[seed] for seed in sorted(seeds)], pick, ignored))
+    return sorted(rows, key=place), unended
+
+
+def age(results: dict) -> tuple[float, str]:
+    """By which the newest run of a seed is found."""
+    file = results["file"]
+    return Path(file).stat().st_mtime, file
+
+
+def identity(results: dict, ignored: set[str]) -> str:
+    """Equal for runs that differ in the seed and the machine alone."""
+    args = {name: value for name, value in results["args"].items() if name not in ignored}
+    same = [results[key] for key in ("algorithm", "env_id", "variant")]
+    same += [results["dataset"]["sha256"], args]
+    return json.dumps(same, sort_keys=True)
+
+
+def place(row: Row) -> tuple:
+    """By which rows are sorted: the paper's tasks first, the fewest settings first."""
+    rank = TASKS.index(row.task) if row.task in TASKS else len(TASKS)
+    return rank, row.task, row.method, len(row.settings), str(row.settings)
+
+
+def summary(runs: list[dict], pick: str, ignored: set[str]) -> Row:
+    """The row of a group."""
+    first = runs[0]
+    args = first["args"]
+    dataset = first["dataset"]
+    ended = [results for results in runs if results["status"] == "finished"]
+    chosen = {results["seed"]: results[pick] for results in ended}
+    scores = numbers((seed, row.get("normalized_score")) for seed, row in chosen.items())
+    energy_scores = numbers((seed, row.get("energy_score")) for seed, row in chosen.items())
+    return Row(
+        task=first["env_id"] or Path(dataset["path"]).name,
+        method=method(first),
+        algorithm=first["algorithm"],
+        variant=first["variant"],
+        table=first["table"],
+        name=first["row"],
+        cloning=cloning(first),
+        num_steps=args.get("num_steps"),
+        settings=departures(first, ignored),
+        dataset=dataset,
+        d4rl=dataset["sha256"] == published(first["env_id"]),
+        seeds=[results["seed"] for results in runs],
+        files=[results["file"] for results in runs],
+        diverged=[results["seed"] for results in runs if results["status"] == "diverged"],
+        scores=scores,
+        iqm=iqm([[score] for score in scores.values()]),
+        energy_scores=energy_scores,
+        hours=times(ended, "seconds", unit=3600),
+        ms=times(ended, "milliseconds_per_action"),
+        evaluations=[results["evaluations"] for results in ended],
+        runs=runs,
+    )
+
+
+def published(env_id: str) -> str | None:
+    """The SHA-256 of a task's file, None where there is none."""
+    *_, sha256 = offline_tasks.DATASETS.get(env_id, (None,))
+    return sha256
+
+
+def cloning(results: dict) -> bool:
+    """Whether a run had no weights."""
+    return results["algorithm"] == "gtp_bc" or results["args"].get("eta") == 0
+
+
+def method(results: dict) -> str:
+    """What a row is called: the variant, or else the script in the paper's words."""
+    by_itself, with_eta, _ = METHODS[results["algorithm"]]
+    name = results["variant"] or (by_itself if cloning(results) else with_eta)
+    if name == "GTP-BC" and results["algorithm"] == "gtp_offline":
+        name += " (gtp_offline.py)"
+    candidates = number(results["args"].get("num_candidates")) or 1
+    if candidates > 1:
+        name += f", {candidates:.0f} candidates"
+    return name
+
+
+def whose(dataset: dict) -> str:
+    """The name of a dataset's file, and whether D4RL has published it."""
+    sha256 = dataset["sha256"]
+    tasks = [task for task in offline_tasks.DATASETS if published(task) == sha256]
+    owner = f"D4RL's {tasks[0]}" if tasks else "not D4RL's"
+    return f"{Path(dataset['path']).name} ({owner}, SHA-256 {sha256[:12]})"
+
+
+# ---- the paper -----------------------------------------------------------------------------------
+
+
+def places(row: Row) -> dict[int, str]:
+    """{table: the paper's name of the row} for every table of the paper that a row belongs to."""
+    if not row.d4rl or row.task not in TASKS:
+        return {}
+    if row.variant:
+        return variant_places(row)
+    by_itself, with_eta, timed = METHODS[row.algorithm]
+    usual_steps = "num_steps" not in row.settings
+    found = {}
+    if row.cloning:
+        if usual_steps:
+            found[1] = by_itself
+    elif "eta" not in row.settings:
+        if usual_steps:
+            found[2] = with_eta
+        label = f"GTP (T={row.num_steps})" if with_eta == "GTP" else with_eta
+        if label in paper.TABLE_5.get(row.task, {}) and (usual_steps or with_eta == "GTP"):
+            found[5] = label
+    if row.task == paper.TABLE_6_TASK:
+        found[6] = f"{timed} (T = {row.num_steps})"
+    if row.task == paper.TABLE_3_TASK and found.get(2) == "GTP":
+        found |= dict.fromkeys(STRUCTURAL, "GTP")
+    return found
+
+
+def variant_places(row: Row) -> dict[int, str]:
+    """The same for a variant of an ablation, which says itself where it belongs."""
+    if "eta" in row.settings:
+        return {}
+    if row.table == 5:
+        return {5: row.name} if row.name in paper.TABLE_5.get(row.task, {}) else {}
+    if row.task != paper.TABLE_3_TASK or row.table not in STRUCTURAL:
+        return {}
+    if row.name == "GTP":  # with which both tables compare
+        return dict.fromkeys(STRUCTURAL, "GTP")
+    return {row.table: row.name}
+
+
+def papers_score(row: Row) -> str:
+    """The paper's score for a row and the table it is from, '-' where it has none."""
+    printed = {1: paper.TABLE_1, 2: paper.TABLE_2, 5: paper.TABLE_5, 3: paper.TABLE_3}
+    named = places(row)
+    for table, cells in printed.items():
+        if table in named:
+            score = cells.get(row.task, cells).get(named[table], "-")
+            return score if score == "-" else f"{score} (Table {table})"
+    return "-"
+
+
+# ---- texts of numbers ----------------------------------------------------------------------------
+
+
+def iqm(scores: list[list[float]]) -> list[float] | None:
+    """[IQM, low, high] of scores (seeds, tasks), a 95 % interval by a bootstrap over the seeds of
+    each task; None for fewer than two seeds."""
+    if len(scores) < 2:
+        return None
+    tasks = list(np.transpose(scores))
+    estimate = statistics.iqm(tasks)
+    return [float(x) for x in (estimate, *statistics.interval(statistics.iqm, tasks))]
+
+
+def interval_text(estimate: float, ends) -> str:
+    """An estimate and its interval."""
+    return "{:.1f} [{:.1f}, {:.1f}]".format(estimate, *ends)
+
+
+def mean_text(values, digits: int = 1) -> str:
+    """Mean ± standard deviation, the mean alone of one value, '-' of none."""
+    values = [*values]
+    if not values:
+        return "-"
+    if len(values) == 1:
+        return f"{values[0]:.{digits}f}"
+    return f"{np.mean(values):.{digits}f} ± {np.std(values):.{digits}f}"
+
+
+def times_text(by_machine: dict[str, list[float]]) -> str:
+    """Times of every machine."""
+    texts = [f"{mean_text(values, 2)} ({name})" for name, values in by_machine.items()]
+    return "; ".join(texts) or "-"
+
+
+def settings_text(settings: dict) -> str:
+    """Arguments as they would be written, '' of none."""
+    return ", ".join(f"{name}={value}" for name, value in settings.items())
+
+
+# ---- names ---------------------------------------------------------------------------------------
+
+
+def data_of(row: Row) -> tuple[str, str]:
+    """Rows that are compared have the same task and data."""
+    return row.task, row.dataset["sha256"]
+
+
+def by_data(rows: list[Row]) -> dict[tuple[str, str], list[Row]]:
+    """Rows in groups that may be compared."""
+    groups = {}
+    for row in rows:
+        groups.setdefault(data_of(row), []).append(row)
+    return groups
+
+
+def sweeps_variant(row: Row) -> str:
+    """The name that a sweep has given a row, from runs in OUT/SCRIPT/TASK/VARIANT/SEED; or ''."""
+    *_, script, _, variant, seed, _ = ("", "", "", "", *Path(row.files[0]).parts)
+    in_sweep = script == row.algorithm and seed == str(row.seeds[0])
+    return variant if in_sweep and variant != "default" else ""
+
+
+def labels(rows: list[Row]) -> dict[str, str]:
+    """{first file of a row: its name on a page}: its method, a sweep's name of its variant and, of
+    the settings, those in which rows of one task differ that would else have the same name."""
+    names = {}
+    for row in rows:
+        words = [row.method, sweeps_variant(row)]
+        names[row.files[0]] = ", ".join(word for word in words if word)
+    telling = {}  # {name: the settings that tell rows of this name apart}
+    for same in by_data(rows).values():
+        for name in {names[row.files[0]] for row in same}:
+            alike = [row.settings for row in same if names[row.files[0]] == name]
+            keys = {key for settings in alike for key in settings}
+            differing = {key for key in keys if len({str(s.get(key)) for s in alike}) > 1}
+            telling.setdefault(name, set()).update(differing)
+    found = {}
+    for row in rows:
+        name = names[row.files[0]]
+        told = {key: value for key, value in row.settings.items() if key in telling[name]}
+        found[row.files[0]] = f"{name}; {settings_text(told)}" if told else name
+    return distinct(rows, found)
+
+
+def distinct(rows: list[Row], names: dict[str, str]) -> dict[str, str]:
+    """The names, with a number where two rows of a task still have the same."""
+    found = {}
+    for same in by_data(rows).values():
+        taken = []
+        for row in same:
+            name = names[row.files[0]]
+            taken.append(name)
+            times_taken = taken.count(name)
+            found[row.files[0]] = name if times_taken == 1 else f"{name} ({times_taken})"
+    return found
+
+
+def measure_of(rows: list[Row]) -> str:
+    """What the rows of a task are compared by: the first of MEASURES that any run knows."""
+    for measure in MEASURES:
+        if any(row.values(pick, measure) for row in rows for pick in PICKS):
+            return measure
+    return "normalized_score"
+
+
+# ---- sections ------------------------------------------------------------------------------------
+
+
+def score_section(rows: list[Row], names: dict[str, str], d4rl: bool) -> Section:
+    """Mean and standard deviation over the seeds, for each task and evaluation."""
+    columns = [pick for pick in PICKS if any(run[pick] for row in rows for run in row.runs)]
+    final = any(final_means(row) for row in rows)
+    all_seeds = sorted({seed for row in rows for seed in row.seeds})
+    table = []
+    for same in by_data(rows).values():
+        measure = measure_of(same)
+        digits = 4 if measure == "energy_score" else 1
+        about = [] if measure == "normalized_score" else [MEASURES[measure]]
+        about += [] if d4rl else [whose(same[0].dataset)]
+        task = "\n".join([same[0].task, *about])
+        for row in same:
+            name = names[row.files[0]]
+            cells = [task, method_text(row, name), seeds_text(row, all_seeds)]
+            cells += [mean_text(row.values(pick, measure).values(), digits) for pick in columns]
+            cells += [mean_text(final_means(row))] if final else []
+            cells += [papers_score(row)] if d4rl else []
+            table.append(cells)
+    heads = ["task", "method", "seeds", *columns]
+    heads += ["final"] if final else []
+    heads += ["paper"] if d4rl else []
+    note = "Normalized scores, unless a task says otherwise: mean ± standard deviation (divided by "
+    note += "n) over the finished seeds of an evaluation. "
+    note += "`best` is chosen with the simulator, so it is optimistic."
+    if "selected" in columns:
+        note += " `selected` is what the baselines' own code picks offline."
+    if final:
+        note += " `final` is the last policy again, over the episodes of final_scores.json."
+    return Section("Scores by task", note, [Table(heads, table)])
+
+
+def method_text(row: Row, name: str) -> str:
+    """A row's name, and in small print where it departs from what its script does by itself."""
+    settings = dict(row.settings)
+    if "candidates" in name:
+        settings.pop("num_candidates", None)
+    text = settings_text(settings)
+    return f"{name}\n{text}" if text and text not in name else name
+
+
+def seeds_text(row: Row, all_seeds: list[int]) -> str:
+    """The seeds of a row, and in small print those that diverged or that other rows have."""
+    text = ", ".join(map(str, row.seeds))
+    missing = [seed for seed in all_seeds if seed not in row.seeds]
+    if row.diverged:
+        text += f"\ndiverged: {', '.join(map(str, row.diverged))}"
+    if missing:
+        text += f"\nmissing: {', '.join(map(str, missing))}"
+    return text
+
+
+def final_means(row: Row) -> list[float]:
+    """Of the runs that have final_scores.json, the mean of its scores."""
+    return [float(run["final"].mean()) for run in row.runs if run["final"] is not None]
+
+
+def methods_scores(rows, names, pick) -> dict[str, dict[tuple, np.ndarray]]:
+    """{method: {task and data: normalized scores of its runs}}."""
+    found = {name: {} for name in sorted(names.values())}
+    for row in rows:
+        scores = row.values(pick, "normalized_score")
+        if scores:
+            found[names[row.files[0]]][data_of(row)] = np.array([*scores.values()])
+    return {name: by_task for name, by_task in found.items() if by_task}
+
+
+def overall_section(rows: list[Row], names: dict[str, str], pick: str) -> Section:
+    """Interquartile means, performance profiles and probabilities of improvement."""
+    scores = methods_scores(rows, names, pick)
+    note = f"Normalized scores of the `{pick}` evaluations; 95 % intervals by a bootstrap over "
+    note += "the runs, stratified by task (Agarwal et al. 2021); none where a task has one run."
+    diverged = sum(len(row.diverged) for row in rows)
+    if diverged:
+        note += f" {count(diverged, 'diverged run')} left out."
+    if not scores:
+        note = f"No run has a normalized score in its `{pick}` evaluation."
+        return Section("Over tasks", note, [])
+    order = sorted(set(names.values()))
+    parts = [iqm_table(scores), profile_picture(scores, order, rows[0].d4rl)]
+    pairs = improvement_table(scores)
+    if pairs.rows:
+        parts.append(pairs)
+    return Section("Over tasks", note, parts)
+
+
+def common_tasks(scores: dict[str, dict], methods) -> list[tuple]:
+    """The tasks that all of some methods have, sorted."""
+    return sorted(set.intersection(*(set(scores[name]) for name in methods)))
+
+
+def largest_comparison(scores: dict[str, dict]) -> tuple[list[tuple], list[str]]:
+    """Tasks and the methods that have them all, such that tasks times methods are the most; the
+    tasks are those that two methods have in common, or all of one."""
+    best = ([], [])
+    kinds = {frozenset(by_task) for by_task in scores.values()}
+    for tasks in sorted({tuple(sorted(one & other)) for one in kinds for other in kinds}):
+        methods = [name for name in scores if set(tasks) <= set(scores[name])]
+        if len(tasks) * len(methods) > len(best[0]) * len(best[1]):
+            best = (list(tasks), methods)
+    return best
+
+
+def iqm_text(tasks: list[np.ndarray]) -> str:
+    """IQM of a method's scores, with its interval where every task has two runs."""
+    estimate = statistics.iqm(tasks)
+    if min(map(len, tasks)) < 2:
+        return f"{estimate:.1f}"
+    return interval_text(estimate, statistics.interval(statistics.iqm, tasks))
+
+
+def iqm_table(scores: dict[str, dict]) -> Table:
+    """A row for each method: over its own tasks and, where they differ, over those that most of
+    the methods have."""
+    compared, methods = largest_comparison(scores)
+    uneven = any(len(by_task) != len(compared) for by_task in scores.values())
+    table = []
+    for name, by_task in scores.items():
+        tasks = [*by_task.values()]
+        cells = [name, str(len(tasks)), str(sum(map(len, tasks))), iqm_text(tasks)]
+        if uneven:
+            both = name in methods
+            cells.append(iqm_text([by_task[task] for task in compared]) if both else "-")
+        table.append(cells)
+    heads = ["method", "tasks", "runs", "IQM"]
+    note = "IQM: interquartile mean over all runs and tasks."
+    if uneven:
+        heads.append("IQM, compared")
+        everything = {task for by_task in scores.values() for task in by_task}
+        others = everything - set(compared)
+        shown = f"all tasks but {task_names(others)}"
+        if len(others) > len(compared):
+            shown = task_names(compared)
+        note += " The methods do not have the same tasks. What may be compared is the last column, "
+        note += f"over {shown}."
+    return Table(heads, table, note)
+
+
+def task_names(tasks) -> str:
+    """Of tasks with their data, the tasks."""
+    return ", ".join(sorted({task for task, _ in tasks}))
+
+
+def profile_picture(scores: dict[str, dict], order: list[str], d4rl: bool) -> Picture:
+    """The share of runs above each score, of the methods and over the tasks compared; `order` has
+    the page's methods, which says their colours."""
+    compared, methods = largest_comparison(scores)
+    figure, axis = new_figure("score τ", "share of runs with a score > τ")
+    everything = np.concatenate([scores[name][task] for name in methods for task in compared])
+    low = min(0.0, everything.min())
+    thresholds = np.linspace(low, max(100.0, everything.max()), 101)
+
+    def profile(tasks):
+        return statistics.share_above(tasks, thresholds)
+
+    for name in methods:
+        tasks = [scores[name][task] for task in compared]
+        band = None
+        if min(map(len, tasks)) > 1:
+            band = statistics.interval(profile, tasks)
+        draw_line(axis, order.index(name), name, thresholds, profile(tasks), band)
+    title = f"Performance profile, {count(len(compared), 'task')} compared"
+    return Picture(f"profile-{page_key(d4rl)}", title, svg(figure))
+
+
+MOST_METHODS = 15  # of which all pairs are shown
+
+
+def improvement_table(scores: dict[str, dict]) -> Table:
+    """A row for each pair of methods, over the tasks that both have; of many methods for the pairs
+    with the one of the largest interquartile mean."""
+    pairs = list(itertools.combinations(scores, 2))
+    note = "P(X > Y): a run of X scores above a run of Y on the same task, mean over the tasks."
+    if len(scores) > MOST_METHODS:
+        best = max(scores, key=lambda name: statistics.iqm([*scores[name].values()]))
+        pairs = [(best, name) for name in scores if name != best]
+        note += " Of so many methods only the one with the largest IQM is X."
+    table = []
+    for name, other in pairs:
+        both = common_tasks(scores, (name, other))
+        if not both:
+            continue
+        first = [scores[name][task] for task in both]
+        second = [scores[other][task] for task in both]
+        text = f"{statistics.improvement(first, second):.2f}"
+        if min(map(len, first + second)) > 1:
+            ends = statistics.interval(statistics.improvement, first, second)
+            text += " [{:.2f}, {:.2f}]".format(*ends)
+        table.append([name, other, str(len(both)), text])
+    return Table(["X", "Y", "tasks", "P(X > Y)"], table, note, folded=len(table) > MOST_METHODS)
+
+
+def curves_section(rows: list[Row], names: dict[str, str]) -> Section:
+    """A picture for each task: mean and standard deviation over the finished seeds."""
+    parts = []
+    order = sorted(set(names.values()))  # a method has one colour on all pictures
+    for (task, sha256), same in by_data(rows).items():
+        measure = measure_of(same)
+        figure, axis = new_figure("updates", MEASURES[measure])
+        for row in same:
+            name = names[row.files[0]]
+            draw_curve(axis, order.index(name), name, row, measure)
+        if axis.lines:
+            title = task if row.d4rl else f"{task}, data {Path(row.dataset['path']).name}"
+            name = "".join(c if c.isalnum() or c in ".-" else "_" for c in task)
+            parts.append(Picture(f"curves-{name}-{sha256[:8]}", title, svg(figure)))
+    note = "Mean and standard deviation over the finished seeds, where all of them were evaluated."
+    return Section("Learning curves", note, parts)
+
+
+PULLS = (1, 8, 25, 50, 100, 200)  # columns of the table of tuning online
+
+
+def bandit_section(rows: list[Row]) -> Section:
+    """What choosing among a method's policies online costs, for each task; no parts without at
+    least two policies that have final_scores.json."""
+    parts = []
+    table = []
+    for (task, sha256), same in by_data(rows).items():
+        policies = {}
+        for row in same:
+            scores = [run["final"] for run in row.runs if run["final"] is not None]
+            policies.setdefault(row.method, []).extend(scores)
+        policies = {name: known for name, known in policies.items() if len(known) > 1}
+        if not policies:
+            continue
+        figure, axis = new_figure("episodes played online", "true mean of the chosen policy")
+        axis.set_xscale("log")
+        for position, (name, known) in enumerate(policies.items()):
+            found = statistics.bandit(known)
+            mean = found.mean(0)
+            pulls = np.arange(1, len(mean) + 1)
+            draw_line(axis, position, name, pulls, mean, statistics.mean_interval(found))
+            best = max(float(scores.mean()) for scores in known)
+            cells = [f"{mean[pull - 1]:.1f}" for pull in PULLS]
+            table.append([task, name, str(len(known)), *cells, f"{best:.1f}"])
+        name = "".join(c if c.isalnum() or c in ".-" else "_" for c in task)
+        parts.append(Picture(f"bandit-{name}-{sha256[:8]}", task, svg(figure)))
+    note = "Score of the policy that looks best after so many episodes, where UCB chooses who "
+    note += "plays the next one: 8 of a method's policies (its seeds and settings), or all of "
+    note += "fewer, drawn 500 times; episodes from final_scores.json (Jackson et al. 2025)."
+    heads = ["task", "method", "policies", *map(str, PULLS), "best policy"]
+    if not table:
+        return Section("Tuning online", "", [])
+    return Section("Tuning online", note, [Table(heads, table), *parts])
+
+
+def time_section(rows: list[Row]) -> Section:
+    """Hours or minutes of a run on each machine."""
+    longest = max(number(run.get("seconds")) or 0.0 for row in rows for run in row.runs)
+    unit, word = (3600, "hours") if longest >= 3600 else (60, "minutes")
+    names = labels(rows)
+    table = []
+    for row in rows:
+        ended = [run for run in row.runs if run["status"] == "finished"]
+        training = times(ended, "seconds", unit=unit)
+        whole = times(ended, "seconds", "evaluation_seconds", unit=unit)
+        for where, values in training.items():
+            cells = [mean_text(values), mean_text(whole.get(where, []))]
+            cells.append(mean_text(row.ms.get(where, []), 2))
+            table.append([row.task, names[row.files[0]], str(len(values)), *cells, where])
+    heads = ["task", "method", "runs", "training", "with evaluations", "ms per action", "machine"]
+    note = f"{word.capitalize()} of a finished run, mean ± standard deviation over the seeds."
+    return Section("Time per run", note, [Table(heads, table)])
+
+
+def versions_section(rows: list[Row]) -> Section:
+    """What the runs ran on: a line for each different set of versions."""
+    counts = {}
+    libraries = sorted({name for row in rows for run in row.runs for name in run["versions"]})
+    for row in rows:
+        for run in row.runs:
+            versions = [str(run["versions"].get(name, "-")) for name in libraries]
+            commit = str(run.get("commit") or "-")[:10]
+            digest = str(run.get("script_sha256") or "-")[:10]
+            key = (f"{row.algorithm}.py", digest, commit, *versions)
+            counts[key] = counts.get(key, 0) + 1
+    table = [[*key, str(count)] for key, count in sorted(counts.items())]
+    heads = ["script", "its SHA-256", "commit", *libraries, "runs"]
+    return Section("Versions", "", [Table(heads, table)])
+
+
+def runs_section(rows: list[Row], names: dict[str, str]) -> Section:
+    """Every run with its command."""
+    table = []
+    for row in rows:
+        measure = measure_of([row])
+        for run in row.runs:
+            value = number(run["last"].get(measure))
+            last = "-" if value is None else f"{value:.4g}"
+            cells = [names[row.files[0]], str(run["seed"]), run["status"], last]
+            table.append([row.task, *cells, f"`{run.get('command', '-')}`\n{run['file']}"])
+    heads = ["task", "method", "seed", "status", "last", "command, file"]
+    return Section("Runs and commands", "", [Table(heads, table, folded=True)])
+
+
+def draw_curve(axis, position: int, name: str, row: Row, measure: str) -> None:
+    """A row's mean and standard deviation, at the updates that all its finished runs have."""
+    runs = []
+    for evaluations in row.evaluations:
+        runs.append(numbers((e["update"], e.get(measure)) for e in evaluations))
+    if not runs:
+        return
+    updates = sorted(set.intersection(*map(set, runs)))
+    if not updates:
+        return
+    values = np.array([[run[update] for update in updates] for run in runs])
+    mean = values.mean(0)
+    std = values.std(0)
+    draw_line(axis, position, name, updates, mean, (mean - std, mean + std))
+
+
+# ---- pages ---------------------------------------------------------------------------------------
+
+
+def page_key(d4rl: bool) -> str:
+    """The name of a page in links."""
+    return "d4rl" if d4rl else "other"
+
+
+def score_page(rows: list[Row], pick: str, d4rl: bool) -> Page:
+    """All about the runs on D4RL's own files, or about all others."""
+    title = "D4RL's own files" if d4rl else "Other data"
+    names = labels(rows)
+    runs = sum(len(row.runs) for row in rows)
+    tasks = len(by_data(rows))
+    lead = f"{count(runs, 'run')} of {count(len(set(names.values())), 'method')} on "
+    lead += f"{count(tasks, 'task')}. "
+    if d4rl:
+        lead += "Each file has the SHA-256 that D4RL's has; the paper's numbers stand beside."
+    else:
+        lead += "No file here has the SHA-256 of its task's D4RL file: no number is a D4RL score, "
+        lead += "and none can be compared with the paper's."
+    sections = [
+        score_section(rows, names, d4rl),
+        overall_section(rows, names, pick),
+        curves_section(rows, names),
+        bandit_section(rows),
+        time_section(rows),
+        versions_section(rows),
+        runs_section(rows, names),
+    ]
+    return Page(page_key(d4rl), title, lead, [part for part in sections if part.parts or part.note])
+
+
+def unended_line(results: dict) -> str:
+    """A run that has not ended, how far it is, and how to go on."""
+    status = results["status"]
+    if status == "running" and time.time() - (number(results.get("updated")) or 0) > 300:
+        status = "running, but not heard of for five minutes"
+    done = f"update {results.get('update', '?')} of {results.get('num_updates', '?')}"
+    line = f"{results['file']}: {status}, {done}"
+    if status == "running":
+        return line
+    folder = shlex.quote(str(Path(results["file"]).parent))
+    return f"{line}\n`python {results['algorithm']}.py --resume {folder}`"
+
+
+def not_begun(dirs) -> list[str]:
+    """The runs without results.json of every sweep whose file lies in one of the folders."""
+    lines = []
+    for folder in map(Path, dirs):
+        for file in sorted(folder.glob("*.toml")):
+            try:
+                runs = import_module("sweep").read_sweep(file).runs
+            except ValueError as error:
+                lines.append(f"{file}: no sweep ({error})")
+                continue
+            absent = [run.folder for run in runs if not (folder / run.folder).is_dir()]
+            lines += [f"{folder / name}: not begun ({file.name})" for name in absent]
+    return lines
+
+
+def missing_page(complaints: list[str], unended: list[dict], absent: list[str]) -> Page:
+    """All that the other pages lack."""
+    parts = {
+        "Not ended": [unended_line(results) for results in unended],
+        "Not begun": absent,
+        "Cannot be used, or repeated": complaints,
+    }
+    sections = []
+    for title, lines in parts.items():
+        if lines:
+            sections.append(Section(title, "", [Table(["what"], [[line] for line in lines])]))
+    total = sum(map(len, parts.values()))
+    lead = f"{total} files or runs are in none of the numbers." if total else "Nothing is missing."
+    return Page("missing", "Left out", lead, sections)
+
+
+# ---- files ---------------------------------------------------------------------------------------
+
+
+def make_pages(dirs, pick: str) -> list[Page]:
+    """The pages of the runs in some folders: D4RL's, others, what is left out."""
+    complaints = []
+
+    def complain(line):
+        complaints.append(line)
+        warn(line)
+
+    rows, unended = group(load(dirs, complain), pick, complain)
+    pages = []
+    for d4rl in (True, False):
+        own = [row for row in rows if row.d4rl == d4rl]
+        if own:
+            pages.append(score_page(own, pick, d4rl))
+    return [*pages, missing_page(complaints, unended, not_begun(dirs))]
+
+
+def report(options: Arguments) -> None:
+    """Write report.md, index.html and figures/."""
+    if not options.dirs:
+        raise ValueError("no folder is named; give folders of runs, such as runs")
+    pages = make_pages(options.dirs, options.pick)
+    words = [*options.dirs, "--out", options.out, "--pick", options.pick]
+    command = shlex.join(["python", "report.py", *words])
+    out = Path(options.out)
+    figures = out / "figures"
+    figures.mkdir(parents=True, exist_ok=True)
+    for page in pages:
+        for section in page.sections:
+            for part in section.parts:
+                if isinstance(part, Picture):
+                    (figures / f"{part.name}.svg").write_bytes(part.svg)
+    (out / "report.md").write_text(markdown(pages, command), encoding="utf-8")
+    (out / "index.html").write_text(html_document(pages, command), encoding="utf-8")
+    print(f"{out / 'report.md'}, {out / 'index.html'}: {pages[-1].lead}")
+
+
+def main(argv=None) -> int:
+    """Parse the options and write the report -> exit code: 0, or 1 for what cannot be done."""
+    options = tyro.cli(Arguments, args=argv)
+    try:
+        report(options)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

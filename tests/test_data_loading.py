@@ -1,0 +1,419 @@
+"""What the loader sees in a file, what it does with it, and what it says."""
+
+import re
+import sys
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pytest
+from conftest import make_dataset
+
+import consistency_ac
+import diffusion_ql
+import gtp_bc
+import gtp_offline as gtp
+import offline_tasks
+from offline_tasks import load_dataset
+
+SCRIPTS = (gtp, gtp_bc, diffusion_ql, consistency_ac)
+SCRIPT = pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
+
+
+def numbered(terminals, timeouts=None, **more):
+    """Row i has observation i, action i / 100 and reward 2^i."""
+    i = np.arange(len(terminals), dtype=np.float32)
+    data = {"observations": i[:, None], "actions": i[:, None] / 100, "rewards": 2**i}
+    data |= {"terminals": np.array(terminals)} | more
+    return data if timeouts is None else data | {"timeouts": np.array(timeouts)}
+
+
+def write(path, data):
+    np.savez(path, **data)
+    return path
+
+
+@pytest.fixture
+def load(tmp_path, capsys):
+    """load(data, **options): the transitions of such a file, and what was said."""
+
+    def run(data, **options):
+        capsys.readouterr()
+        loaded = load_dataset(write(tmp_path / "f.npz", data), **options)[0]
+        said = capsys.readouterr()
+        return loaded, said.err, said.out
+
+    return run
+
+
+def steps(loaded):
+    """(observation, next observation) of each transition."""
+    both = np.concatenate((loaded["observations"], loaded["next_observations"]), 1)
+    return [tuple(pair) for pair in both.astype(int).tolist()]
+
+
+# ---- keys ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["npz", "hdf5"])
+def test_gymnasiums_keys_are_d4rls(suffix, tmp_path):
+    data = make_dataset()
+    expected = gtp.load_transitions(write(tmp_path / "d4rl.npz", data))
+    data["terminations"] = data.pop("terminals")
+    data["truncations"] = data.pop("timeouts")
+    path = tmp_path / f"gymnasium.{suffix}"
+    if suffix == "npz":
+        np.savez(path, **data)
+    else:
+        with h5py.File(path, "w") as file:
+            file.update(data)
+    found = gtp.load_transitions(path)
+    assert len(found["rewards"]) == 234 and found["terminals"].sum() == 6
+    for key, array in expected.items():
+        np.testing.assert_array_equal(found[key], array, err_msg=key)
+
+
+def test_d4rls_keys_come_first(load):
+    ends = numbered([0, 0, 1, 0], [0, 0, 0, 0])
+    others = {"terminations": [1, 1, 1, 1], "truncations": [1, 1, 1, 1]}
+    loaded, _, _ = load(ends | others)
+    assert loaded["terminals"].tolist() == [0, 0, 1]
+
+
+def test_a_file_with_neither_key_names_both(load):
+    data = numbered([0, 0, 1])
+    del data["terminals"]
+    with pytest.raises(ValueError, match=r"cannot be read.*no terminals or terminations"):
+        load(data)
+
+
+# ---- order ---------------------------------------------------------------------------------------
+
+
+def test_next_observations_of_rows_in_the_order_of_time_are_the_next_rows(load):
+    """What stands at the ends of episodes does not matter: here a reset's observation, and NaN."""
+    data = numbered([0, 1, 0, 0, 0], [0, 0, 0, 1, 0])
+    data["next_observations"] = np.array([[1], [np.nan], [3], [77], [88]])
+    loaded, said, _ = load(data)
+    assert steps(loaded) == [(0, 1), (1, 2), (2, 3)]
+    line = "rows are in the order of time: the next row is the next observation\n"
+    assert said.endswith(line) and said.count("\n") == 1
+
+
+def test_next_observations_of_rows_in_another_order_are_used_and_none_is_dropped(load):
+    data = numbered([0, 1, 0, 0, 0], [0, 0, 0, 1, 0])
+    data["next_observations"] = np.array([[50], [60], [3], [80], [90]])
+    loaded, said, summary = load(data)
+    assert steps(loaded) == [(0, 50), (1, 60), (2, 3), (3, 80), (4, 90)]
+    assert loaded["rewards"].tolist() == [1, 2, 4, 8, 16]
+    assert loaded["terminals"].tolist() == [0, 1, 0, 0, 0]
+    line = "rows are not in the order of time: next_observations are used (1 of 2 are not the next"
+    assert line in said and said.count("\n") == 1
+    assert "5 transitions of 5 rows; rows in no order of time, so episodes are unknown" in summary
+
+
+def test_a_single_row_out_of_order_is_enough(load):
+    """An end of an episode that the file does not mark."""
+    data = numbered([0] * 9 + [1])
+    following = data["observations"] + 1
+    following[4] = 40
+    loaded, said, _ = load(data | {"next_observations": following})
+    assert steps(loaded)[4] == (4, 40) and len(loaded["rewards"]) == 10
+    assert "(1 of 9 are not the next row)" in said
+
+
+def test_rows_that_all_end_have_their_own_next_observations(load):
+    data = numbered([1, 1, 0], [0, 0, 1], next_observations=np.array([[5], [6], [7]]))
+    assert steps(load(data)[0]) == [(0, 5), (1, 6), (2, 7)]
+
+
+def test_d4rls_rule_does_not_look_at_next_observations(load):
+    data = numbered([0, 0, 0], [0, 0, 0], next_observations=np.array([[5], [6], [7]]))
+    loaded, said, _ = load(data, d4rl_semantics=True)
+    assert steps(loaded) == [(0, 1), (1, 2)] and "order" not in said
+
+
+@pytest.mark.parametrize("shape", [(4, 2), (3, 1), (4,)])
+def test_next_observations_of_another_shape_are_refused(shape, load):
+    with pytest.raises(ValueError, match="next_observations needs a row per step"):
+        load(numbered([0, 0, 0, 1], next_observations=np.zeros(shape)))
+
+
+def test_ends_of_another_length_are_refused_beside_next_observations(load):
+    data = numbered([0, 0, 0, 1], [0, 0, 1], next_observations=np.zeros((4, 1)))
+    with pytest.raises(ValueError, match="timeouts needs a row per step"):
+        load(data)
+
+
+# ---- ends of episodes ----------------------------------------------------------------------------
+
+# 6 rows: 1 terminal, 3 both, 4 timed out, 5 the last
+BOTH = ([0, 1, 0, 1, 0, 0], [0, 0, 0, 1, 1, 0])
+
+
+def test_a_terminal_row_that_timed_out_keeps_reward_and_terminal(load):
+    loaded, _, summary = load(numbered(*BOTH))
+    assert steps(loaded) == [(0, 1), (1, 2), (2, 3), (3, 4)]
+    assert loaded["rewards"].tolist() == [1, 2, 4, 8]
+    assert loaded["terminals"].tolist() == [0, 1, 0, 1]
+    assert "dropped: 1 rows that timed out, the last row, its reward 32" in summary
+
+
+def test_d4rls_rule_drops_it_and_says_so(load):
+    loaded, _, summary = load(numbered(*BOTH), d4rl_semantics=True)
+    assert steps(loaded) == [(0, 1), (1, 2), (2, 3)]
+    line = "dropped: 2 rows that timed out (1 of them terminal), the last row, its reward 32"
+    assert line in summary
+
+
+def test_a_terminal_last_row_is_a_transition(load):
+    data = numbered([0, 0, 1])
+    loaded, _, summary = load(data)
+    assert loaded["rewards"].tolist() == [1, 2, 4] and loaded["terminals"].tolist() == [0, 0, 1]
+    assert "dropped: nothing" in summary
+    loaded, _, summary = load(data, d4rl_semantics=True)
+    assert loaded["rewards"].tolist() == [1, 2] and "the last row, its reward 4" in summary
+
+
+@SCRIPT
+def test_d4rls_rule_is_the_default_of_d4rls_tasks_alone(script):
+    for env_id in ("hopper-medium-v2", "antmaze-umaze-v0", "walker2d-medium-expert-v2"):
+        assert script.default_args(env_id).d4rl_semantics
+        assert script.default_args(env_id, "file.npz").d4rl_semantics
+    for env_id in ("pointmaze-umaze-v0", "multigoal-v0", "Pendulum-v1", ""):
+        assert not script.default_args(env_id, "file.npz").d4rl_semantics
+
+
+@SCRIPT
+@pytest.mark.parametrize(("rule", "count"), [(True, 3), (False, 4)])
+def test_the_flag_reaches_the_data(script, rule, count, tmp_path):
+    path = write(tmp_path / "f.npz", numbered(*BOTH))
+    args = script.default_args(dataset_path=str(path), device="cpu")
+    data, _, about = script.load_data(replace(args, d4rl_semantics=rule))
+    assert len(data["rewards"]) == about["transitions"] == count
+
+
+def test_without_timeouts_the_tasks_limit_ends_an_episode(load):
+    """Pendulum's 200 steps, from 0 after a terminal row, and said."""
+    rng = np.random.default_rng(0)
+    data = {"observations": rng.standard_normal((600, 3)), "actions": np.zeros((600, 1))}
+    data |= {"rewards": np.zeros(600), "terminals": np.arange(600) == 49}
+    loaded, _, summary = load(data, env_id="Pendulum-v1")
+    kept = np.delete(np.arange(600), [249, 449, 599])
+    np.testing.assert_array_equal(loaded["observations"], data["observations"][kept].astype("f"))
+    assert "1 terminals, 3 timeouts (counted, 200 steps)" not in summary
+    assert "4 episodes, 1 terminals, 2 timeouts (counted, 200 steps)" in summary
+
+
+@pytest.mark.parametrize("timeouts", [None, [0, 0, 0, 0]])
+def test_a_file_that_marks_no_end_gets_a_warning_with_the_remedy(timeouts, load):
+    loaded, said, summary = load(numbered([0, 0, 0, 0], timeouts))
+    assert len(loaded["rewards"]) == 3 and "1 episodes, 0 terminals, 0 timeouts" in summary
+    assert "warning: no row ends an episode" in said and said.count("\n") == 1
+    assert "mark the last row of each episode in terminals" in said
+    for ends in ([0, 0, 0, 1], [1, 0, 0, 0]):
+        assert load(numbered(ends, timeouts))[1] == ""
+        assert load(numbered([0, 0, 0, 0], ends))[1] == ""
+
+
+# ---- bad and badly scaled numbers ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["observations", "actions", "rewards", "terminals"])
+def test_a_number_that_is_none_is_named_with_its_episode(key, load):
+    data = numbered([0, 0, 1, 0, 0, 0, 1, 0], [0, 0, 0, 0, 1, 0, 0, 0])
+    data[key] = data[key].astype(np.float32)
+    data[key][[3, 6]] = np.nan
+    where = f"{key} has NaN or infinity in 2 rows, first in row 3, of episode 1; "
+    with pytest.raises(ValueError, match=where + "cut out that whole episode, rows 3 to 4, not"):
+        load(data)
+
+
+def test_rows_in_no_order_may_be_removed_alone(load):
+    data = numbered([0, 0, 0], next_observations=np.array([[5], [np.nan], [7]]))
+    said = "next_observations has NaN or infinity in 1 rows, first in row 1; remove those rows"
+    with pytest.raises(ValueError, match=said):
+        load(data)
+
+
+@pytest.mark.parametrize(
+    ("scales", "offset", "said"),
+    [
+        ((1, 2e3), 0, "observations reach .*, their scales differ by 2e\\+03"),
+        ((1, 1), 1.1e3, r"observations reach 1.1e\+03, their scales differ by 1"),
+        ((1e-3, 2), 0, "scales differ by 2e\\+03"),
+        ((1, 900), 0, None),
+        ((1, 0), 0, None),  # a constant column has no scale
+        ((0, 0), 990, None),
+    ],
+)
+def test_scales_of_observations_are_warned_of_where_nothing_brings_them_together(
+    scales, offset, said, load
+):
+    pattern = np.array([[1, 1], [-1, 1], [1, -1], [-1, -1]])
+    data = {"observations": pattern * scales + offset, "actions": np.zeros((4, 1))}
+    data |= {"rewards": np.ones(4), "terminals": np.array([0, 0, 0, 1])}
+    assert load(data)[1] == ""
+    _, line, _ = load(data, normalized=False)
+    if said is None:
+        assert line == ""
+    else:
+        assert line.count("\n") == 1 and line.endswith("add --normalize-observations\n")
+        assert re.search(said, line)
+
+
+@SCRIPT
+def test_the_scripts_flag_decides_on_the_warning(script, tmp_path, capsys):
+    data = numbered([0, 0, 0, 1])
+    data["observations"] *= 1e3
+    path = write(tmp_path / "f.npz", data)
+    args = script.default_args(dataset_path=str(path), device="cpu")
+    for normalized in (True, False):
+        capsys.readouterr()
+        script.load_data(replace(args, normalize_observations=normalized))
+        assert ("add --normalize-observations" in capsys.readouterr().err) != normalized
+
+
+# ---- the summary ---------------------------------------------------------------------------------
+
+
+def test_the_summary_by_hand(load, tmp_path):
+    """Three episodes, of returns 1 + 2, 4 + 8 and 16; the last row, 32, is one of its own."""
+    data = numbered([0, 1, 0, 0, 1, 0], [0, 0, 0, 1, 0, 0])
+    _, said, summary = load(data)
+    assert said == ""
+    assert summary == (
+        f"dataset {tmp_path}/f.npz: 4 transitions of 6 rows; 4 episodes, 2 terminals, 1 timeouts; "
+        "return per episode 3 (least), 15.75 (mean), 32 (most); actions from 0 to 0.04; "
+        "dropped: 1 rows that timed out, the last row, its reward 32\n"
+    )
+
+
+def test_a_last_row_that_timed_out_is_counted_once(load):
+    _, _, summary = load(numbered([0, 0, 0], [0, 0, 1]))
+    assert summary.endswith("dropped: 1 rows that timed out\n")
+
+
+def test_timeouts_of_the_file_are_not_called_counted(load):
+    data = {"observations": np.zeros((4, 3)), "actions": np.zeros((4, 1)), "rewards": np.ones(4)}
+    data |= {"terminals": np.zeros(4), "timeouts": np.array([0, 1, 0, 1])}
+    _, _, summary = load(data, env_id="Pendulum-v1")
+    assert "2 episodes, 0 terminals, 2 timeouts; return per episode 2 (least)" in summary
+
+
+def test_a_source_may_say_where_episodes_end(load, monkeypatch):
+    """Its next_observations are used, and terminals need not be ends."""
+    arrays = numbered([1, 1, 0, 1], ends=np.float32([0, 1, 0, 1]))
+    arrays = {key: np.float32(array) for key, array in arrays.items()}
+    arrays["next_observations"] = arrays["observations"] + 0.5
+    checked = offline_tasks.arrays.check_arrays("f", dict(arrays), 2)
+    assert checked["timeouts"].tolist() == [0, 0, 0, 0]  # no limit ends what has its own ends
+    broken = arrays | {"rewards": np.float32([0, 0, np.nan, 0])}
+    with pytest.raises(ValueError, match="in row 2, of episode 1; cut out that whole episode"):
+        offline_tasks.arrays.check_arrays("f", broken)
+    monkeypatch.setattr(offline_tasks.loading, "read_arrays", lambda *args: dict(arrays))
+    loaded, _, summary = load(numbered([0, 1]))
+    np.testing.assert_array_equal(loaded["next_observations"], arrays["next_observations"])
+    assert "4 transitions of 4 rows; 2 episodes, 3 terminals, 0 timeouts" in summary
+    assert "return per episode 3 (least), 7.5 (mean), 12 (most)" in summary
+
+
+def test_jumps_that_are_fixed_are_counted(load):
+    data = make_dataset(rows=40, obs_dim=29, action_dim=8)
+    data["observations"] = np.repeat(np.arange(40, dtype=np.float32)[:, None] * 0.1, 29, 1)
+    data["observations"][25:, 0] += 5
+    _, _, summary = load(data, env_id="antmaze-umaze-v0", fix_timeouts=True)
+    assert "38 transitions of 40 rows" in summary and "1 jumps" in summary
+
+
+def test_an_evaluation_does_not_describe_the_data_again(tmp_path, capsys):
+    path = write(tmp_path / "f.npz", numbered([0, 0, 0]))
+    with offline_tasks.quiet():
+        load_dataset(path)
+    assert capsys.readouterr() == ("", "")
+    load_dataset(path)
+    assert "no row ends" in capsys.readouterr().err
+
+
+# ---- rewards -------------------------------------------------------------------------------------
+
+
+@SCRIPT
+def test_rewards_are_standardised_before_they_are_scaled(script, tmp_path):
+    """Of the transitions 1, 2, 4, 8: mean 3.75 and standard deviation with n - 1."""
+    path = write(tmp_path / "f.npz", numbered(*BOTH))
+    args = script.default_args(dataset_path=str(path), device="cpu")
+    assert args.reward_normalization == "none"
+    args = replace(args, reward_normalization="std", reward_scale=3.0, reward_shift=0.5)
+    data, _, _ = script.load_data(args)
+    rewards = np.array([1, 2, 4, 8])
+    std = np.sqrt(((rewards - 3.75) ** 2).sum() / 3)
+    expected = 3 * ((rewards - 3.75) / std + 0.5)
+    np.testing.assert_allclose(data["rewards"].numpy(), expected, rtol=1e-6)
+
+
+def test_rewards_that_do_not_vary_cannot_be_standardised(tmp_path):
+    data = numbered(*BOTH)
+    data["rewards"][:] = 1
+    args = gtp.default_args(dataset_path=str(write(tmp_path / "f.npz", data)), device="cpu")
+    gtp.load_data(args)
+    with pytest.raises(ValueError, match=r"rewards do not vary; .*--reward-normalization std"):
+        gtp.load_data(replace(args, reward_normalization="std"))
+
+
+# ---- a script alone ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def alone(monkeypatch, tmp_path):
+    """Scripts without the folder beside them."""
+    for script in SCRIPTS:
+        monkeypatch.setattr(script, "TASKS_FOLDER", tmp_path / "absent")
+
+
+@SCRIPT
+@pytest.mark.parametrize("rule", [True, False])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_script_alone_reads_d4rls_keys_alike(script, rule, seed, tmp_path, monkeypatch, alone):
+    rng = np.random.default_rng(seed)
+    data = make_dataset(60, seed=seed)
+    data["terminals"] = rng.random(60) < 0.2
+    data["timeouts"] = rng.random(60) < 0.2
+    if seed == 2:
+        del data["timeouts"]
+    expected = offline_tasks.load_transitions(write(tmp_path / "f.npz", data), None, rule)
+    found = script.load_transitions(tmp_path / "f.npz", d4rl_semantics=rule)
+    assert found.keys() == expected.keys()
+    for key, array in expected.items():
+        np.testing.assert_array_equal(found[key], array, err_msg=key)
+        assert found[key].dtype == np.float32
+    args = script.default_args(dataset_path=str(tmp_path / "f.npz"), device="cpu")
+    loaded, _, about = script.load_data(replace(args, d4rl_semantics=rule))
+    assert len(loaded["rewards"]) == len(found["rewards"]) and about["action_bounds"] == [-1, 1]
+
+
+@pytest.mark.parametrize("change", ["rewards", 1.5, np.nan])
+def test_a_script_alone_refuses_what_it_cannot_use(change, tmp_path, alone):
+    data = make_dataset()
+    if change == "rewards":
+        del data["rewards"]
+    else:
+        data["actions"][3, 1] = change
+    said = "rewards" if change == "rewards" else r"actions are beyond \[-1, 1\]"
+    with pytest.raises(ValueError, match=f"dataset .*f.npz.*{said}") as error:
+        gtp.load_transitions(write(tmp_path / "f.npz", data))
+    assert "\n" not in str(error.value)
+
+
+@SCRIPT
+def test_a_message_of_the_loader_ends_a_run_before_it_starts(script, tmp_path, monkeypatch, capsys):
+    data = numbered([0, 0, 1, 0])
+    data["rewards"][3] = np.inf
+    path = write(tmp_path / "f.npz", data)
+    words = ["x.py", "--dataset-path", str(path), "--device", "cpu", "--run-dir", "run"]
+    monkeypatch.setattr(sys, "argv", words)
+    monkeypatch.chdir(tmp_path)
+    assert script.main() == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: dataset {path}: rewards has NaN or infinity in 1 rows")
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,144 @@
+"""idle_flags.py: what it calls without effect is, and what is without effect it names."""
+
+from dataclasses import fields
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from conftest import differences
+
+import consistency_ac as cac
+import diffusion_ql as dql
+import gtp_bc as bc
+import gtp_offline as gtp
+from idle_flags import IDLE, idle_flags
+
+# Of the machine, of files, or of what other tests are about: no change of the policy is expected.
+ASIDE = {
+    *("env_id", "dataset_path", "run_dir", "resume", "device", "num_threads", "compile"),
+    *("tensorboard", "checkpoint_freq", "log_freq", "eval_freq", "num_eval_episodes"),
+    *("fix_timeouts", "divergence_bound", "literal", "cuda_graphs", "num_updates"),
+    *("selection", "top_k", "schedule", "action_units", "d4rl_semantics"),
+    *("early_stop", "diffusion_bc"),
+}
+REDRAWN = {"max_q_backup", "num_value_samples", "td_target"}  # other noise, whatever it is for
+MODES = {  # in each, every flag is changed alone
+    "cloning": (gtp, {"eta": 0.0, "num_candidates": 1}),
+    "cloning with a choice": (gtp, {"eta": 0.0, "num_candidates": 3, "td_target": "policy"}),
+    "Eq. 16": (gtp, {"td_target": "policy", "value": "policy", "consistency_loss": "squared"}),
+    "default": (gtp, {"num_candidates": 2, "eta": 1.0, "seed": 2}),
+    "gtp_bc": (bc, {"consistency_loss": "squared"}),
+    "diffusion_ql": (dql, {"eta": 0.0, "num_candidates": 1}),
+    "consistency_ac": (cac, {"eta": 0.0, "num_candidates": 1}),
+}
+
+
+def other(field, value):
+    """Another value of a flag."""
+    choices = [choice for choice in get_args(field.type) if choice != value]
+    if choices:
+        return choices[0]
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 1
+    return value / 2 or 0.5
+
+
+def outcome(script, args):
+    """What some updates come to: networks, energy scores and actions."""
+    torch.manual_seed(args.seed)
+    generator = torch.Generator().manual_seed(args.seed)
+    data, holdout, _ = script.load_data(args)
+    nets = script.make_networks(args, 3, 2)
+    if args.normalize_observations:
+        script.standardize(nets, data)
+    optimizers = script.make_optimizers(nets, args)
+    for update in range(3):
+        inputs = script.draw_inputs(update, data, generator, args)
+        script.update_networks(nets, optimizers, data, inputs, args)
+    act = script.make_act(nets, args, args.seed)
+    row = script.evaluate(nets, args, holdout, 2)
+    weights = dict(nets.state_dict())
+    if args.eval_actor == "online":  # then the averaged one does not act
+        weights = {name: w for name, w in weights.items() if not name.startswith("actor_ema.")}
+    return {"nets": weights, "row": row, "actions": act(np.ones((9, 3))).tolist()}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_flags_without_effect_are_those_in_the_table(mode, small):
+    """Updates with the changed flag end bit for bit like those without it, or do not."""
+    script, changes = MODES[mode]
+    tiny = {"hidden_dim": 4, "batch_size": 8, "num_holdout": 9, **changes}
+    if script in (dql, cac):
+        tiny |= {"ema_start": 0, "ema_every": 1}
+    if script is gtp:
+        tiny |= {"std_floor": 0.5, "max_weight": 1.2}  # both bind
+    args = small(mode, script, **tiny)
+    expected = outcome(script, args)
+    idle = idle_flags(script.__name__, args)
+    without = set()
+    for field in fields(script.Args):
+        name = field.name
+        value = getattr(args, name)
+        if name in ASIDE or (name in changes and name not in idle):
+            continue
+        changed = small(f"{mode}-{name}", script, **tiny | {name: other(field, value)})
+        if not differences(expected, outcome(script, changed)):
+            without.add(name)
+    assert without - REDRAWN == idle.keys() - ASIDE - REDRAWN
+
+
+@pytest.mark.parametrize("script", [gtp, bc, dql, cac])
+def test_a_line_for_each_flag_that_is_not_the_default(script, small, capsys):
+    """None for a run whose flags are the task's."""
+    script.start(script.default_args("antmaze-umaze-diverse-v0", device="cpu"))
+    assert "no effect" not in capsys.readouterr().err
+    script.start(small(script=script, num_eval_episodes=3, cuda_graphs=True))
+    lines = [line for line in capsys.readouterr().err.splitlines() if "no effect" in line]
+    assert lines == [
+        "warning: --num-eval-episodes 3 has no effect with no --env-id",
+        "warning: --cuda-graphs has no effect with --no-compile",
+    ]
+
+
+LINES = [
+    (
+        gtp,
+        "--huber-c 0.1 --consistency-loss squared",
+        "--huber-c 0.1",
+        "--consistency-loss squared",
+    ),
+    (gtp, "--max-q-backup", "--max-q-backup", "--td-target expectile"),
+    (gtp, "--num-value-samples 4", "--num-value-samples 4", "--value learned"),
+    (gtp, "--eta 0 --max-weight 7", "--max-weight 7.0", "--eta 0"),
+    (gtp, "--eta 0 --critic-norm none", "--critic-norm none", "--eta 0 --num-candidates 1"),
+    (bc, "--reward-scale 2", "--reward-scale 2.0", "in gtp_bc.py"),
+    (dql, "--eta 0 --num-candidates 1 --gamma 0.9", "--gamma 0.9", "--eta 0 --num-candidates 1"),
+    (cac, "--eta 0 --num-candidates 1 --q-norm", "--q-norm", "--eta 0 --num-candidates 1"),
+]
+
+
+@pytest.mark.parametrize("script, words, flag, because", LINES)
+def test_a_flag_that_the_mode_does_not_use_is_said(script, words, flag, because, dataset, capsys):
+    args = script.parse_args(["--dataset-path", str(dataset), "--device", "cpu", *words.split()])
+    script.start(args)
+    (line,) = capsys.readouterr().err.splitlines()
+    because = because if because.startswith("in") else f"with {because}"
+    assert line == f"warning: {flag} has no effect {because}"
+
+
+def test_an_ablation_is_not_spoken_of(small, monkeypatch, capsys):
+    """The function that it replaces may use what the script does not."""
+    monkeypatch.setattr(gtp, "VARIANT", "shortcut")
+    gtp.start(small(max_q_backup=True))
+    assert capsys.readouterr().err == ""
+
+
+def test_the_table_knows_the_flags_of_its_scripts():
+    assert IDLE.keys() == {script.__name__ for script in (gtp, bc, dql, cac)}
+    for script in (gtp, bc, dql, cac):
+        known = {field.name for field in fields(script.Args)}
+        for values, names in IDLE[script.__name__]:
+            assert values.keys() | set(names) <= known

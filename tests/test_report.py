@@ -1,0 +1,436 @@
+"""report.py: numbers of known scores by hand, what stands where, what is left out and named."""
+
+import json
+import re
+import time
+from html.parser import HTMLParser
+
+import pytest
+from test_ablations_tables import CHEETAH, HOPPER, results, save
+
+import offline_tasks
+import report
+from offline_tasks import pages
+
+OTHER = "a" * 64
+
+
+class Reader(HTMLParser):
+    """{id of a page: rows of texts of its tables}, the words of each page, and all links."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.rows, self.words, self.links, self.page, self.cell = {}, {}, [], "", None
+        self.feed(text)
+
+    def handle_starttag(self, tag, given):
+        given = dict(given)
+        self.links += [given[key] for key in ("src", "href") if key in given]
+        if given.get("class") == "page":
+            self.page = given["id"]
+            self.rows[self.page] = []
+        elif tag == "tr":
+            self.rows[self.page].append([])
+        elif tag in ("td", "th"):
+            self.rows[self.page][-1].append("")
+            self.cell = self.rows[self.page][-1]
+        elif tag == "small" and self.cell is not None:
+            self.cell[-1] += "\n"
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "th"):
+            self.cell = None
+
+    def handle_data(self, data):
+        self.words[self.page] = self.words.get(self.page, "") + data
+        if self.cell is not None:
+            self.cell[-1] += data
+
+
+@pytest.fixture
+def plain(monkeypatch):
+    """Without drawing, which takes a second."""
+    monkeypatch.setattr(report, "svg", lambda figure: b"<svg/>")
+
+
+def make(tmp_path, *runs, pick="last"):
+    """The report of some runs: its Markdown and its HTML."""
+    save(tmp_path / "runs", *runs)
+    out = tmp_path / "out"
+    assert report.main([str(tmp_path / "runs"), "--out", str(out), "--pick", pick]) == 0
+    return (out / "report.md").read_text(), Reader((out / "index.html").read_text())
+
+
+def cells(rows, *first):
+    """The rest of the first row that begins so, small print apart."""
+    short = [[cell.partition("\n")[0] for cell in row] for row in rows]
+    return next(row[len(first) :] for row in short if row[: len(first)] == [*first])
+
+
+# ---- known scores --------------------------------------------------------------------------------
+
+KNOWN = {  # method: {task: scores of seeds 0, 1, ...}
+    "gtp_offline": {HOPPER: (90, 100, 110), CHEETAH: (50, 60, 70)},
+    "gtp_bc": {HOPPER: (80, 95, 95), CHEETAH: (50, 50, 50)},
+}
+
+
+def known_runs():
+    return [
+        results(score, algorithm, task, seed)
+        for algorithm, by_task in KNOWN.items()
+        for task, scores in by_task.items()
+        for seed, score in enumerate(scores)
+    ]
+
+
+def test_means_and_deviations_beside_the_papers_numbers(tmp_path, plain):
+    """sqrt(200 / 3) = 8.16 and, of 80, 95, 95 with mean 90, sqrt((100 + 25 + 25) / 3) = 7.07; the
+    best evaluation of a made run is 5 above its last."""
+    _, page = make(tmp_path, *known_runs())
+    rows = page.rows["d4rl"]
+    assert rows[0] == ["method", "seeds", "last", "best", "paper"]
+    hopper = rows[rows.index([HOPPER]) + 1 :][:2]
+    assert hopper == [
+        ["GTP", "0, 1, 2", "100.0 ± 8.2", "105.0 ± 8.2", "112.2 ± 0.6 (Table 2)"],
+        ["GTP-BC", "0, 1, 2", "90.0 ± 7.1", "95.0 ± 7.1", "109.6 ± 1.9 (Table 1)"],
+    ]
+    cheetah = rows[rows.index([CHEETAH]) + 1 :][:2]
+    assert cheetah == [
+        ["GTP", "0, 1, 2", "60.0 ± 8.2", "65.0 ± 8.2", "93.8 ± 0.8 (Table 2)"],
+        ["GTP-BC", "0, 1, 2", "50.0 ± 0.0", "55.0 ± 0.0", "91.3 ± 0.5 (Table 1)"],
+    ]
+
+
+def test_the_interquartile_mean_and_the_probability_of_improvement(tmp_path, plain):
+    """Of GTP's 50, 60, 70, 90, 100, 110 one at each end goes: mean of 60, 70, 90, 100 = 80; of
+    GTP-BC's 50, 50, 50, 80, 95, 95 the mean of 50, 50, 80, 95 = 68.75. Hopper: GTP wins 1 + 3 + 3
+    of 9 pairs, halfcheetah: 6 and 3 ties, so (7/9 + 7.5/9) / 2 = 0.806."""
+    text, page = make(tmp_path, *known_runs())
+    rows = page.rows["d4rl"]
+    (iqm,) = cells(rows, "GTP", "2", "6")
+    assert re.fullmatch(r"80\.0 \[\d\d\.\d, \d\d\.\d\]", iqm)
+    low, high = map(float, re.findall(r"[\d.]+", iqm)[1:])
+    assert 65 < low < 80 < high < 95
+    assert cells(rows, "GTP-BC", "2", "6")[0].startswith("68.8 [")
+    assert cells(rows, "GTP", "GTP-BC", "2")[0].startswith("0.81 [")
+    assert "| GTP | GTP-BC | 2 | 0.81 [" in text
+
+
+@pytest.mark.parametrize(("pick", "iqm"), [("last", 100), ("best", 105), ("selected", 99)])
+def test_pick_chooses_the_evaluation_of_the_summary(tmp_path, plain, pick, iqm):
+    chosen = {"update": 10, "normalized_score": 99}
+    runs = [results(score, seed=seed, selected=chosen) for seed, score in enumerate((90, 100, 110))]
+    _, page = make(tmp_path, *runs, pick=pick)
+    assert cells(page.rows["d4rl"], "GTP", "1", "3")[0].startswith(f"{iqm}.0 [")
+    shown = cells(page.rows["d4rl"], "GTP", "0, 1, 2")
+    assert shown[:3] == ["100.0 ± 8.2", "105.0 ± 8.2", "99.0 ± 0.0"]
+
+
+def test_a_pick_that_no_run_has_is_said(tmp_path, plain):
+    text, _ = make(tmp_path, results(90), pick="selected")
+    assert "No run has a normalized score in its `selected` evaluation." in text
+
+
+def test_without_a_score_the_return_counts_and_without_a_task_the_energy_score(tmp_path, plain):
+    row = {"update": 20, "normalized_score": None, "episodic_return": 12.34, "energy_score": 0.5}
+    own = results(env_id="my:Task-v0", last=row, best=row)
+    file = results(env_id=None)
+    _, page = make(tmp_path, own, file)
+    rows = page.rows["other"]
+    task, ours = rows[1], rows[2]
+    assert task[0].startswith("my:Task-v0\nreturn\ntoy.npz (not D4RL's, SHA-256 cccccccccccc)")
+    assert ours[2:] == ["12.3", "12.3"]
+    task, ours = rows[3], rows[4]
+    assert task[0].startswith("toy.npz\nenergy score, lower is better")
+    assert ours[2:] == ["0.3000", "0.3000"]
+    assert "No run has a normalized score" in page.words["other"]
+
+
+def test_a_method_that_lacks_tasks_is_compared_on_those_that_most_have(tmp_path, plain):
+    """GTP and D-QL have two tasks, C-AC one of them, GTP-BC another alone."""
+    third = "walker2d-medium-v2"
+    runs = [results(s, env_id=task) for task, s in ((HOPPER, 90), (CHEETAH, 60), (third, 10))]
+    runs += [results(s, "diffusion_ql", task) for task, s in ((HOPPER, 80), (CHEETAH, 40))]
+    runs += [results(70, "consistency_ac", HOPPER), results(30, "gtp_bc", third)]
+    text, page = make(tmp_path, *runs)
+    rows = page.rows["d4rl"]
+    assert cells(rows, "GTP", "3", "3") == ["53.3", "75.0"]
+    assert cells(rows, "D-QL, 50 candidates", "2", "2") == ["60.0", "60.0"]
+    assert cells(rows, "C-AC, 50 candidates", "1", "1") == ["70.0", "-"]
+    assert f"the last column, over all tasks but {third}." in text
+    assert cells(rows, "D-QL, 50 candidates", "GTP", "2") == ["0.00"]
+
+
+def test_times_with_and_without_evaluations(tmp_path, plain):
+    """2 h and 4 h of training, half an hour and an hour of evaluations."""
+    runs = [results(1, seed=0, seconds=7200.0, evaluation_seconds=1800.0)]
+    runs += [results(1, seed=1, seconds=14400.0, evaluation_seconds=3600.0)]
+    text, _ = make(tmp_path, *runs)
+    assert "Hours of a finished run" in text
+    assert "| GTP | 2 | 3.0 ± 1.0 | 3.8 ± 1.2 | 0.50 ± 0.00 | cpu, num_threads=1 |" in text
+
+
+def test_short_runs_are_in_minutes_and_an_old_one_may_lack_the_evaluations(tmp_path, plain):
+    text, _ = make(tmp_path, results(1, seconds=90.0))
+    assert "Minutes of a finished run" in text
+    assert "| GTP | 1 | 1.5 | - | 0.50 |" in text
+
+
+def test_versions_and_commands(tmp_path, plain):
+    about = {"versions": {"torch": "2.99"}, "commit": "f" * 40, "script_sha256": "e" * 64}
+    about["command"] = "python gtp_offline.py --env-id <X>"
+    text, page = make(tmp_path, results(1, **about), results(1, seed=1))
+    rows = page.rows["d4rl"]
+    assert ["gtp_offline.py", "e" * 10, "f" * 10, "2.99", "1"] in rows
+    assert ["gtp_offline.py", "-", "-", "-", "1"] in rows
+    assert "`python gtp_offline.py --env-id <X>`" in text
+    assert "python gtp_offline.py --env-id <X>" in page.words["d4rl"]
+
+
+# ---- tuning online -------------------------------------------------------------------------------
+
+
+def add_final(tmp_path, **by_run):
+    for name, scores in by_run.items():
+        file = tmp_path / "runs" / name / "final_scores.json"
+        file.write_text(json.dumps({"normalized_score": 1.0, "scores": scores}))
+
+
+def test_final_scores_are_a_column_and_a_bandits_arms(tmp_path, plain):
+    """Policies with 10 and 30 at every episode: after one, either, after two, the better."""
+    save(tmp_path / "runs", results(0, seed=0), results(0, seed=1), results(0, "gtp_bc"))
+    add_final(tmp_path, run0=[10, 10], run1=[30], run2=[5])
+    text, page = make(tmp_path)
+    rows = page.rows["d4rl"]
+    assert cells(rows, "GTP", "0, 1")[2] == "20.0 ± 10.0"
+    first, *later, best = cells(rows, "GTP", "2")[-7:]
+    assert 18 < float(first) < 22
+    assert later == ["30.0"] * 5 and best == "30.0"
+    assert "![hopper-medium-expert-v2](figures/bandit-hopper-medium-expert-v2-" in text
+    assert cells(rows, "GTP-BC", "0")[2] == "5.0"  # one policy: nothing to choose
+
+
+def test_without_final_scores_nothing_is_said_of_them(tmp_path, plain):
+    text, page = make(tmp_path, results(0, seed=0), results(0, seed=1))
+    assert "final" not in page.rows["d4rl"][0]
+    assert "`final`" not in text and "Tuning online" not in text
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", "3", '{"scores": []}', '{"scores": null}', '{"scores": [[1]]}',
+        '{"scores": [1, null]}', '{"scores": ["x"]}', '{"other": 1}'],
+)  # fmt: skip
+def test_bad_final_scores_are_named_and_the_run_counts(tmp_path, plain, content):
+    save(tmp_path / "runs", results(90, seed=0))
+    (tmp_path / "runs" / "run0" / "final_scores.json").write_text(content)
+    _, page = make(tmp_path)
+    assert "run0/final_scores.json is left out" in page.words["missing"]
+    assert cells(page.rows["d4rl"], "GTP", "0")[0] == "90.0"
+
+
+# ---- what may not be mixed -----------------------------------------------------------------------
+
+
+def test_d4rls_own_files_and_other_data_are_on_separate_pages(tmp_path, plain):
+    """Under the same task and file name: the SHA-256 decides."""
+    text, page = make(tmp_path, results(100), results(50, sha256=OTHER), results(7, env_id=CHEETAH))
+    assert [*page.rows] == ["d4rl", "other", "missing"]
+    assert cells(page.rows["d4rl"], "GTP", "2", "2") and "50.0" not in page.words["d4rl"]
+    assert cells(page.rows["other"], "GTP", "0") == ["50.0", "55.0"]
+    assert "112.2" in page.words["d4rl"] and "112.2" not in page.words["other"]
+    assert "paper" not in page.rows["other"][0]
+    d4rl, other = text.split("## Other data")
+    assert "112.2" in d4rl and "50.0" not in d4rl
+    assert "112.2" not in other and "(not D4RL's, SHA-256 aaaaaaaaaaaa)" in other
+
+
+def test_a_d4rl_file_of_another_task_is_other_data(tmp_path, plain):
+    sha256 = offline_tasks.DATASETS["hopper-medium-v2"][2]
+    _, page = make(tmp_path, results(50, sha256=sha256))
+    assert "d4rl" not in page.rows
+    assert "D4RL's hopper-medium-v2" in page.words["other"]
+
+
+def test_rows_of_a_task_are_told_apart_by_what_differs(tmp_path, plain):
+    """hidden_dim is 64 in both: small print, not name."""
+    runs = [
+        results(1, args={"hidden_dim": 64}),
+        results(2, args={"hidden_dim": 64, "num_steps": 2}),
+    ]
+    _, page = make(tmp_path, *runs, results(3, env_id=CHEETAH, args={"num_steps": 2}))
+    names = [row[0] for row in page.rows["d4rl"]]
+    assert "GTP\nhidden_dim=64" in names
+    assert "GTP; num_steps=2\nhidden_dim=64, num_steps=2" in names
+    assert cells(page.rows["d4rl"], "GTP; num_steps=2", "2", "2")  # on both tasks the same name
+
+
+def test_a_sweeps_variant_is_in_the_name(tmp_path, plain):
+    folder = tmp_path / "runs" / "gtp_offline" / HOPPER
+    for variant, steps in (("default", 5), ("k2", 2)):
+        run_dir = folder / variant / "0"
+        run_dir.mkdir(parents=True)
+        content = results(steps, args={"num_steps": steps})
+        (run_dir / "results.json").write_text(json.dumps(content))
+    _, page = make(tmp_path)
+    assert cells(page.rows["d4rl"], "GTP, k2", "0")[0] == "2.0"
+    assert cells(page.rows["d4rl"], "GTP", "0")[0] == "5.0"
+
+
+# ---- what is left out ----------------------------------------------------------------------------
+
+
+def test_runs_that_have_not_ended_are_named_and_left_out(tmp_path, plain):
+    now = int(time.time())
+    going = results(1, seed=1, status="running", update=7, updated=now)
+    lost = results(2, seed=2, status="running", update=8, updated=now - 3600)
+    stopped = results(3, seed=3, status="interrupted", update=9)
+    _, page = make(tmp_path, results(90), going, lost, stopped, results(4, seed=4, status="failed"))
+    words = page.words["missing"]
+    assert "run1/results.json: running, update 7 of 20" in words
+    assert "run2/results.json: running, but not heard of for five minutes, update 8 of 20" in words
+    assert "run3/results.json: interrupted, update 9 of 20" in words
+    assert "run4/results.json: failed" in words
+    resumes = re.findall(r"--resume \S*?/(run\d)", words)
+    assert resumes == ["run2", "run3", "run4"]
+    assert cells(page.rows["d4rl"], "GTP", "0")[0] == "90.0"
+
+
+def test_diverged_and_missing_seeds_are_named(tmp_path, plain):
+    gone = {"status": "diverged", "last": None, "best": None, "evaluations": []}
+    runs = [results(90), results(seed=1, **gone), results(80, "gtp_bc", seed=2)]
+    _, page = make(tmp_path, *runs)
+    seeds = {row[0]: row[1] for row in page.rows["d4rl"] if row[0] in ("GTP", "GTP-BC")}
+    shown = [row[1] for row in page.rows["d4rl"][2:4]]
+    assert shown == ["0, 1\ndiverged: 1\nmissing: 2", "2\nmissing: 0, 1"], seeds
+    assert "1 diverged run left out." in page.words["d4rl"]
+
+
+def test_a_run_that_another_repeats_is_named(tmp_path, plain):
+    _, page = make(tmp_path, results(90), results(91))
+    assert re.search(r"run[01]/results.json is left out, .*run[01]/results.json repeats it",
+        page.words["missing"])  # fmt: skip
+
+
+def test_runs_of_a_sweep_that_were_not_begun_are_named(tmp_path, plain):
+    pytest.importorskip("sweep")
+    folder = tmp_path / "runs"
+    (folder / "gtp_bc" / "multigoal-v0" / "default" / "0").mkdir(parents=True)
+    (folder / "my.toml").write_text(
+        'scripts = ["gtp_bc"]\ntasks = ["multigoal-v0"]\nseeds = [0, 1]\n'
+    )
+    (folder / "foreign.toml").write_text("[")
+    _, page = make(tmp_path, results(90))
+    words = page.words["missing"]
+    assert "runs/gtp_bc/multigoal-v0/default/1: not begun (my.toml)" in words
+    assert "default/0" not in words
+    assert "foreign.toml: no sweep" in words
+
+
+@pytest.mark.parametrize("content", [
+    b"", b'{"algorithm": "gtp_offline", "env_id": "hop', b"\xff", b"[]", b"{}", b"[" * 10**5,
+    json.dumps(results(1) | {"algorithm": "dreamer"}).encode(),
+])  # fmt: skip
+def test_a_file_that_cannot_be_read_is_named_and_left_out(tmp_path, plain, content):
+    (tmp_path / "runs" / "half").mkdir(parents=True)
+    (tmp_path / "runs" / "half" / "results.json").write_bytes(content)
+    text, page = make(tmp_path, results(90))
+    assert "half/results.json is left out, no results of a run" in page.words["missing"]
+    assert cells(page.rows["d4rl"], "GTP", "0")[0] == "90.0"
+    assert "half/results.json is left out" in text
+
+
+def test_what_a_file_lacks_is_named(tmp_path):
+    """docs/results has such files, cut down to what is drawn."""
+    file = tmp_path / "results.json"
+    file.write_text('{"algorithm": "gtp_bc", "seed": 1, "status": "finished", "evaluations": []}')
+    with pytest.raises(ValueError, match="it has no args, dataset"):
+        report.read(file)
+
+
+ODD = (None, True, 3, 2.5, float("nan"), "x", [], [3], [None], {}, {"x": None})
+
+
+def test_no_odd_value_makes_the_report_fail(tmp_path, plain):
+    """Every key, of the results and of what they hold, with values of every kind."""
+    whole = results(1, seed=0)
+    odd = []
+    for key in whole:
+        odd += [whole | {key: value} for value in ODD]
+        if isinstance(whole[key], dict) and key != "args":
+            odd += [whole | {key: whole[key] | {k: v}} for k in whole[key] for v in ODD]
+    for key in ("num_steps", "num_candidates", "eta", "device", "literal"):
+        odd += [whole | {"args": whole["args"] | {key: value}} for value in ODD]
+    for value in ODD:
+        odd.append(whole | {"evaluations": [value]})
+        odd.append(whole | {"evaluations": [whole["last"] | {"normalized_score": value}]})
+    _, page = make(tmp_path, *odd)
+    assert page.words["missing"].count("no results of a run") > 50
+
+
+def test_what_cannot_be_done_is_one_line_and_exit_code_1(tmp_path, capsys):
+    for path, words in ((tmp_path, "no usable results.json"), (tmp_path / "no", "does not exist")):
+        assert report.main([str(path), "--out", str(tmp_path / "out")]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ") and words in line and str(path) in line
+    assert report.main(["--out", str(tmp_path / "out")]) == 1
+    assert "no folder is named" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        report.main([str(tmp_path), "--pick", "first"])
+
+
+# ---- the files -----------------------------------------------------------------------------------
+
+
+def test_index_html_needs_nothing_else_and_pictures_are_drawn(tmp_path):
+    """The same bytes twice: nothing in it depends on the moment."""
+    save(tmp_path / "runs", *(results(score, seed=seed) for seed, score in enumerate((1, 2))))
+    add_final(tmp_path, run0=[10, 20], run1=[30, 0])
+    text, page = make(tmp_path)
+    links = [link for link in page.links if not link.startswith("data:image/svg+xml;base64,")]
+    assert links == ["#d4rl", "#missing"]
+    whole = (tmp_path / "out" / "index.html").read_bytes()
+    assert b"http" not in whole and b"<script" not in whole and b"@import" not in whole
+    drawn = sorted(path.stem for path in (tmp_path / "out" / "figures").iterdir())
+    assert [name.rpartition("-")[0] for name in drawn] == [
+        "bandit-hopper-medium-expert-v2",
+        "curves-hopper-medium-expert-v2",
+        "profile",
+    ]
+    assert sorted(re.findall(r"\]\(figures/(.*)\.svg\)", text)) == drawn
+    make(tmp_path)
+    assert (tmp_path / "out" / "index.html").read_bytes() == whole
+
+
+def test_a_curve_is_the_mean_of_the_seeds_with_their_deviation(tmp_path, monkeypatch):
+    """0 and 10 after 10 updates, 20 and 40 after 20; one run alone has an evaluation at 30."""
+    drawn = {}
+    monkeypatch.setattr(report, "svg", lambda figure: b"<svg/>")
+    monkeypatch.setattr(report, "draw_line", lambda *given: drawn.update({given[2]: given[3:]}))
+    runs = []
+    for seed, scores in enumerate(({10: 0, 20: 20, 30: 99}, {10: 10, 20: 40, 30: None})):
+        rows = [{"update": u, "normalized_score": s} for u, s in scores.items()]
+        runs.append(results(1, seed=seed, evaluations=rows))
+    save(tmp_path, *runs)
+    rows, _ = report.group(report.load([tmp_path]), "last")
+    report.draw_curve(None, 0, "GTP", rows[0], "normalized_score")
+    updates, mean, (low, high) = drawn["GTP"]
+    assert updates == [10, 20] and mean.tolist() == [5, 30]
+    assert low.tolist() == [0, 20] and high.tolist() == [10, 40]
+
+
+def test_texts_are_escaped():
+    table = pages.Table(["method", "what"], [["<b>|x", "`a < b`\nsmall"]])
+    section = pages.Section("A & B", "", [table])
+    page = pages.Page("k", "T", "", [section])
+    text = pages.html_document([page], "c")
+    assert "<h3>A &amp; B</h3>" in text and "&lt;b&gt;|x" in text
+    assert "<code>a &lt; b</code><small>small</small>" in text
+    assert "| <b>\\|x | `a < b`<br>small |" in pages.markdown([page], "c")
+
+
+def test_one_page_is_shown_at_a_time_and_the_window_is_as_wide_as_the_device():
+    text = pages.html_document([pages.Page("a", "A", "", []), pages.Page("b", "B", "", [])], "c")
+    assert 'content="width=device-width' in text
+    assert ".page:target { display: block; }" in text
+    assert text.count('<section class="page"') == 2
