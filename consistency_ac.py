@@ -118,7 +118,7 @@ DECISIVE = ("env_id", "dataset_path", "device", "num_updates")
 # What an argument that an older checkpoint lacks must be to go on as before.
 OLDER = {"normalize_observations": False, "d4rl_semantics": True, "action_units": "unit"}
 TASK_FIELDS = ("learning_rate", "eta", "num_steps", "q_norm", "max_q_backup", "grad_norm", "top_k")
-TASKS = {  # the reference code's table
+TASKS = {  # the reference code's table, D4RL/* its pen-*-v1 and kitchen-*-v0
     "halfcheetah-medium": (3e-4, 1, 2, False, False, 9, 2),
     "hopper-medium": (3e-4, 0.1, 2, False, False, 9, 1),
     "walker2d-medium": (3e-4, 1, 5, True, False, 1, 3),
@@ -134,6 +134,18 @@ TASKS = {  # the reference code's table
     "antmaze-medium-diverse": (3e-4, 0.01, 2, True, True, 1, 1),
     "antmaze-large-play": (3e-4, 4.5, 2, True, True, 10, 2),
     "antmaze-large-diverse": (3e-4, 3.5, 2, True, True, 2, 5),
+    "D4RL/pen/human": (3e-5, 0.01, 2, True, False, 7, 2),
+    "D4RL/pen/cloned": (3e-5, 0.01, 2, True, False, 8, 5),
+    "D4RL/kitchen/complete": (3e-4, 0.5, 2, True, False, 2, 4),
+    "D4RL/kitchen/partial": (3e-4, 0.5, 2, True, False, 2, 1),
+    "D4RL/kitchen/mixed": (3e-4, 0.5, 2, True, False, 2, 2),
+}
+UPDATES = {  # of Minari's
+    "D4RL/pen/human": 1_000_000,
+    "D4RL/pen/cloned": 500_000,
+    "D4RL/kitchen/complete": 1_500_000,
+    "D4RL/kitchen/partial": 1_500_000,
+    "D4RL/kitchen/mixed": 1_500_000,
 }
 
 
@@ -188,12 +200,17 @@ def find_device(device):
 def task_defaults(env_id, device, num_updates):
     """The task's row of TASKS and what depends on the kind of task and on the device alone."""
     task = env_id.rpartition("-v")[0]
+    task = task.replace("minari:D4RL/", "D4RL/")
     values = {}
     if task in TASKS:
         values = dict(zip(TASK_FIELDS, TASKS[task], strict=True))
-        values["num_updates"] = 2_000_000
+        values["num_updates"] = UPDATES.get(task, 1_000_000 if "/" in task else 2_000_000)
         values["d4rl_semantics"] = "/" not in task
-    if task.startswith("antmaze"):  # r' = 4 (r - 0.5), as in Diffusion-QL's code
+        if "/pen/" in task:  # as in Diffusion-QL's code
+            values["reward_normalization"] = "std"
+    if "singletask" in task:  # as OGBench evaluates
+        values |= {"num_updates": 1_000_000, "num_eval_episodes": 50}
+    elif task.startswith("antmaze"):  # r' = 4 (r - 0.5), as in Diffusion-QL's code
         values |= {"num_updates": 1_000_000, "num_eval_episodes": 100}
         values |= {"reward_scale": 4.0, "reward_shift": -0.5}
     elif task.startswith("pointmaze"):

@@ -636,7 +636,7 @@ def overall_section(rows: list[Row], names: dict[str, str], pick: str) -> Sectio
         note = f"No run has a normalized score in its `{pick}` evaluation."
         return Section("Over tasks", note, [])
     order = sorted(set(names.values()))
-    parts = [iqm_table(scores), profile_picture(scores, order, rows[0].d4rl)]
+    parts = [iqm_table(scores), profile_picture(scores, order, page_key(rows[0]))]
     pairs = improvement_table(scores)
     if pairs.rows:
         parts.append(pairs)
@@ -700,7 +700,7 @@ def task_names(tasks) -> str:
     return ", ".join(sorted({task for task, _ in tasks}))
 
 
-def profile_picture(scores: dict[str, dict], order: list[str], d4rl: bool) -> Picture:
+def profile_picture(scores: dict[str, dict], order: list[str], key: str) -> Picture:
     """The share of runs above each score, of the methods and over the tasks compared; `order` has
     the page's methods, which says their colours."""
     compared, methods = largest_comparison(scores)
@@ -719,7 +719,7 @@ def profile_picture(scores: dict[str, dict], order: list[str], d4rl: bool) -> Pi
             band = statistics.interval(profile, tasks)
         draw_line(axis, order.index(name), name, thresholds, profile(tasks), band)
     title = f"Performance profile, {count(len(compared), 'task')} compared"
-    return Picture(f"profile-{page_key(d4rl)}", title, svg(figure))
+    return Picture(f"profile-{key}", title, svg(figure))
 
 
 MOST_METHODS = 15  # of which all pairs are shown
@@ -872,14 +872,26 @@ def draw_curve(axis, position: int, name: str, row: Row, measure: str) -> None:
 # ---- pages ---------------------------------------------------------------------------------------
 
 
-def page_key(d4rl: bool) -> str:
-    """The name of a page in links."""
-    return "d4rl" if d4rl else "other"
+PAGES = {
+    "d4rl": "D4RL's own files",
+    "other": "Other data",
+    "minari": "Minari",
+    "ogbench": "OGBench",
+}
 
 
-def score_page(rows: list[Row], pick: str, d4rl: bool) -> Page:
-    """All about the runs on D4RL's own files, or about all others."""
-    title = "D4RL's own files" if d4rl else "Other data"
+def page_key(row: Row) -> str:
+    """The page of a row, in links: scores of different benchmarks do not share one."""
+    key = offline_tasks.benchmark(row.task).lower()
+    if row.d4rl or key in ("minari", "ogbench"):
+        return key
+    return "other"
+
+
+def score_page(rows: list[Row], pick: str) -> Page:
+    """All about the runs on D4RL's own files, on Minari's, on OGBench's, or about all others."""
+    d4rl = rows[0].d4rl
+    key = page_key(rows[0])
     names = labels(rows)
     runs = sum(len(row.runs) for row in rows)
     tasks = len(by_data(rows))
@@ -899,7 +911,7 @@ def score_page(rows: list[Row], pick: str, d4rl: bool) -> Page:
         versions_section(rows),
         runs_section(rows, names),
     ]
-    return Page(page_key(d4rl), title, lead, [part for part in sections if part.parts or part.note])
+    return Page(key, PAGES[key], lead, [part for part in sections if part.parts or part.note])
 
 
 def unended_line(results: dict) -> str:
@@ -950,7 +962,7 @@ def missing_page(complaints: list[str], unended: list[dict], absent: list[str]) 
 
 
 def make_pages(dirs, pick: str) -> list[Page]:
-    """The pages of the runs in some folders: D4RL's, others, what is left out."""
+    """The pages of the runs in some folders: those of PAGES, what is left out."""
     complaints = []
 
     def complain(line):
@@ -959,10 +971,10 @@ def make_pages(dirs, pick: str) -> list[Page]:
 
     rows, unended = group(load(dirs, complain), pick, complain)
     pages = []
-    for d4rl in (True, False):
-        own = [row for row in rows if row.d4rl == d4rl]
+    for key in PAGES:
+        own = [row for row in rows if page_key(row) == key]
         if own:
-            pages.append(score_page(own, pick, d4rl))
+            pages.append(score_page(own, pick))
     return [*pages, missing_page(complaints, unended, not_begun(dirs))]
 
 

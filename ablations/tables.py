@@ -25,6 +25,7 @@ import paper
 import tyro
 from experiment import gtp_offline, main, new_figure, style
 
+import offline_tasks
 from report import (
     STRUCTURAL,
     Row,
@@ -210,13 +211,16 @@ def document(rows: list[Row], unended: list[dict], pick: str) -> str:
 
 
 def other_tables(rows: list[Row]) -> list[str]:
-    """Lines of a table for each dataset."""
+    """Lines of a table for each dataset, and on it for each benchmark: their scores differ."""
     by_data = {}
     for row in rows:
-        by_data.setdefault(row.dataset["sha256"], []).append(row)
+        key = (row.dataset["sha256"], offline_tasks.benchmark(row.task))
+        by_data.setdefault(key, []).append(row)
     lines = []
-    for same in by_data.values():
+    for (_, benchmark), same in by_data.items():
         title = f"Other runs on {whose(same[0].dataset)}"
+        if benchmark not in ("D4RL", "toys"):
+            title += f", scores of {benchmark}"
         lines += markdown(title, OTHER, [cells(row) for row in same])
     return lines
 

@@ -5,6 +5,8 @@
     toy_envs.py          the toys as Gymnasium environments
     d4rl_files.py        D4RL's tasks: dimensions, scores, dataset files
     d4rl.py              D4RL's environments: MuJoCo 2.1.0's physics on the current MuJoCo
+    minari.py            datasets of Minari: read here, downloaded by its own package
+    ogbench.py           OGBench's single tasks; ogbench_env.py wraps its environments
     gymnasium_tasks.py   any other task registered in Gymnasium, also one's own: module:EnvId
     arrays.py            a dataset's arrays, read and checked, the ends of its episodes
     units.py             the units of actions: a file's, an environment's, [-1, 1]
@@ -48,6 +50,7 @@ from offline_tasks.provenance import check_tensorboard, provenance
 from offline_tasks.registry import (
     TASK_DIMS,
     action_bounds,
+    benchmark,
     check_data,
     check_env_id,
     dataset_file,
@@ -74,6 +77,7 @@ __all__ = [
     "DATASETS",
     "TASK_DIMS",
     "action_bounds",
+    "benchmark",
     "check_data",
     "check_env_id",
     "check_run",

@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import http.client
 import os
-import sys
 import threading
 import urllib.request
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from offline_tasks.arrays import read_file
+from offline_tasks.files import one_at_a_time
 
 LOCOMOTION = {"halfcheetah": (17, 6), "hopper": (11, 3), "walker2d": (17, 6)}  # obs, action dims
 LEVELS = ("medium", "medium-replay", "medium-expert")
@@ -216,18 +216,8 @@ def _set_aside(file: Path, path: Path) -> Path:
 
 def _download(env_id: str, path: Path) -> None:
     """Fetches a file, one process at a time. Raises ValueError naming every address tried."""
-    import filelock
-
-    lock = filelock.FileLock(path.with_name(path.name + ".lock"))  # freed if its process dies
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        print(f"waiting for another process that downloads {path.name}", file=sys.stderr)
-        lock.acquire()
-    try:
+    with one_at_a_time(path):
         failures = _try_each_url(env_id, path)
-    finally:
-        lock.release()
     if not path.exists():
         raise ValueError(
             f"dataset of {env_id} could not be downloaded, tried {' and '.join(failures)}: check "

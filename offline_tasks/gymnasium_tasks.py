@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from offline_tasks import d4rl_files
-from offline_tasks.arrays import read_file
 
 DEFAULT_STEPS = 1000  # D4RL's usual limit, for a task that has none
 
@@ -119,11 +118,6 @@ def bounds_of(env) -> np.ndarray | None:
     if not space.is_bounded():
         return None
     return np.float32([space.low, space.high])
-
-
-def read_arrays(env_id: str, path, d4rl_semantics: bool = False) -> dict:
-    """The arrays of a dataset file, not yet checked."""
-    return read_file(path, d4rl_semantics)
 
 
 def dataset_file(env_id: str, folder: Path) -> Path:

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from offline_tasks import d4rl_files, gymnasium_tasks, toys
-from offline_tasks.arrays import read_file
+from offline_tasks import d4rl_files, gymnasium_tasks, minari, ogbench, toys
 from offline_tasks.files import data_folder
 
-SOURCES = (toys, d4rl_files, gymnasium_tasks)  # the last owns whatever is left
+SOURCES = (toys, d4rl_files, minari, ogbench, gymnasium_tasks)  # the last owns whatever is left
+BENCHMARKS = {toys: "toys", d4rl_files: "D4RL", minari: "Minari", ogbench: "OGBench"}
 # env_id: (obs_dim, action_dim, max_episode_steps), of the tasks that have a dataset
 TASK_DIMS = d4rl_files.TASK_DIMS | toys.TASK_DIMS
 
@@ -27,11 +27,21 @@ def source(env_id: str):
     return next(module for module in SOURCES if module.owns(env_id))
 
 
+def benchmark(env_id: str) -> str:
+    """D4RL, Minari, OGBench, toys or Gymnasium: scores of two of them do not compare."""
+    return BENCHMARKS.get(source(env_id), "Gymnasium")
+
+
 def check_env_id(env_id: str) -> None:
-    """Raises a ValueError that lists near ids for one that is neither a task of this package nor
-    registered in Gymnasium; imports the module of an id such as package.module:EnvId-v0."""
+    """Raises a ValueError that lists near ids for one that is neither a task of this package, nor
+    Minari's or OGBench's, nor registered in Gymnasium; imports the module of an id such as
+    package.module:EnvId-v0."""
     if source(env_id) is gymnasium_tasks:
-        gymnasium_tasks.check_env_id(env_id, others=TASK_DIMS)
+        prefixed = f"{minari.PREFIX}{env_id}"
+        there = [prefixed] if minari.data_folder(prefixed).is_dir() else []
+        gymnasium_tasks.check_env_id(env_id, others=[*there, *TASK_DIMS])
+    elif source(env_id) in (minari, ogbench):
+        source(env_id).check_env_id(env_id)
 
 
 def prepare(env_id: str) -> None:
@@ -114,15 +124,18 @@ def read_arrays(env_id: str, path, d4rl_semantics: bool = False) -> dict:
     """The arrays of a dataset file of a task or, with an empty id, of none, not yet checked: see
     `arrays.read_file`. `ends` (N,) may say where episodes end, and then `next_observations` what
     follows each row."""
-    if not env_id:
-        return read_file(path, d4rl_semantics)
+    if not env_id or source(env_id) is gymnasium_tasks:  # a file in Minari's layout or any other
+        return minari.read_arrays(env_id, path, d4rl_semantics)
     check_env_id(env_id)
     return source(env_id).read_arrays(env_id, path, d4rl_semantics)
 
 
-def normalized_score(env_id: str, returns) -> np.ndarray | None:
+def normalized_score(env_id: str, returns, successes=None) -> np.ndarray | None:
     """The returns on a scale where 0 is doing nothing (D4RL: a random policy) and 100 the best (an
-    expert), elementwise. None for a task without reference scores."""
+    expert), elementwise; of OGBench the successes, 0 or 1, in per cent. None for a task without
+    reference scores."""
+    if source(env_id) is ogbench:
+        return None if successes is None else 100 * np.asarray(successes, dtype=np.float64)
     return source(env_id).normalized_score(env_id, np.asarray(returns, dtype=np.float64))
 
 

@@ -52,6 +52,7 @@ def play(env_id: str, act, num_episodes: int, seed: int) -> dict:
 
     seeds = episode_seeds(seed, num_episodes)
     goals = None
+    successes = None
     if toys.owns(env_id):
         toy = toys.TOYS[env_id]
         start = toys.starts(toy, seeds)
@@ -59,15 +60,17 @@ def play(env_id: str, act, num_episodes: int, seed: int) -> dict:
         returns, lengths = episodes.returns, episodes.lengths
         goals = episodes.goals if len(toy.rewards) > 1 else None
     else:
-        returns, lengths = _rollout(env_id, policy, seeds)
-    scores = normalized_score(env_id, returns)
+        returns, lengths, successes = _rollout(env_id, policy, seeds)
+    scores = normalized_score(env_id, returns, successes)
     return {"returns": returns, "lengths": lengths, "scores": scores, "goals": goals}
 
 
-def _rollout(env_id: str, policy, seeds) -> tuple[np.ndarray, np.ndarray]:
-    """Returns and lengths (n,) of one episode of a Gymnasium environment per seed."""
+def _rollout(env_id: str, policy, seeds) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns, lengths and successes (n,) of one episode of a Gymnasium environment per seed; a
+    success is what the last step's `info` says, 0 where it says nothing."""
     returns = np.zeros(len(seeds))
     lengths = np.zeros(len(seeds), dtype=int)
+    successes = np.zeros(len(seeds))
     with contextlib.ExitStack() as stack:
         envs = [stack.enter_context(contextlib.closing(make_env(env_id))) for _ in seeds]
         obs = {i: env.reset(seed=s)[0] for i, (env, s) in enumerate(zip(envs, seeds, strict=True))}
@@ -75,9 +78,10 @@ def _rollout(env_id: str, policy, seeds) -> tuple[np.ndarray, np.ndarray]:
             running = list(obs)
             actions = policy(list(obs.values()))
             for i, action in zip(running, actions, strict=True):
-                obs[i], reward, terminated, truncated, _ = envs[i].step(action)
+                obs[i], reward, terminated, truncated, info = envs[i].step(action)
                 returns[i] += reward
                 lengths[i] += 1
                 if terminated or truncated:
+                    successes[i] = info.get("success", 0)
                     del obs[i]
-    return returns, lengths
+    return returns, lengths, successes

@@ -73,11 +73,12 @@ def lasting(state):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Tests marked slow run only where -m or their own name asks for them."""
+    """Tests marked slow or extras run only where -m or their own name asks for them."""
     if not config.option.markexpr and not any("::" in argument for argument in config.args):
-        slow = [item for item in items if item.get_closest_marker("slow")]
-        config.hook.pytest_deselected(items=slow)
-        items[:] = [item for item in items if item not in slow]
+        marks = ("slow", "extras")
+        left = [item for item in items if any(map(item.get_closest_marker, marks))]
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in left]
 
 
 @pytest.fixture(scope="session")

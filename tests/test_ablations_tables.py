@@ -185,6 +185,16 @@ def test_a_d4rl_file_of_another_task_is_not_this_task(tmp_path):
     assert head.startswith("Other runs on") and "D4RL's hopper-medium-v2" in head
 
 
+def test_scores_of_different_benchmarks_share_no_table(tmp_path):
+    """Also where the runs were on the same file."""
+    ids = ("mujoco/hopper/medium-v0", "hopper-medium-v2", "pointmaze-large-v0", "Hopper-v5")
+    ids += ("pointmaze-large-navigate-singletask-v0",)
+    found = tabulate(tmp_path, *[results(50, env_id=task, sha256="a" * 64) for task in ids])
+    assert sorted(row["task"] for rows in found.values() for row in rows) == sorted(ids)
+    assert len(found) == 5 and sum("scores of Minari" in head for head in found) == 1
+    assert sum("scores of OGBench" in head for head in found) == 1
+
+
 @pytest.mark.parametrize(
     "changed", [{"num_updates": 300}, {"hidden_dim": 64}, {"fix_timeouts": True}, {"brand_new": 1}]
 )

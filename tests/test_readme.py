@@ -81,9 +81,15 @@ def help_of(script):
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
+def of_a_package(env_id):
+    """Whether a task needs a package that need not be there: one's own, Minari's, OGBench's."""
+    benchmark = importlib.import_module("offline_tasks").benchmark
+    return ":" in env_id or benchmark(env_id) in ("Minari", "OGBench")
+
+
 def check_task(env_id):
-    """Refuses a task that does not exist; of one's own, module:EnvId, only the form is known."""
-    if env_id and ":" not in env_id:
+    """Refuses a task that does not exist; of another package's, only the form is known."""
+    if env_id and not of_a_package(env_id):
         importlib.import_module("offline_tasks").check_env_id(env_id)
 
 
@@ -96,8 +102,9 @@ def parse_script(script, arguments):
     known = {"env_id": args.env_id, "dataset_path": args.dataset_path, "device": "cpu"}
     if hasattr(args, "literal"):
         known["literal"] = args.literal
-    if ":" in args.env_id:
-        known["env_id"] = ""  # a module that need not be there
+    if of_a_package(args.env_id):
+        known["env_id"] = ""
+        known["dataset_path"] = args.dataset_path or "its own"
         arguments = [word for word in arguments if word not in ("--env-id", args.env_id)]
     default = module.default_args(**known)
     module.check_args(replace(tyro.cli(module.Args, args=arguments, default=default), device="cpu"))

@@ -245,6 +245,20 @@ def test_d4rls_own_files_and_other_data_are_on_separate_pages(tmp_path, plain):
     assert "112.2" not in other and "(not D4RL's, SHA-256 aaaaaaaaaaaa)" in other
 
 
+def test_minaris_and_ogbenchs_scores_are_on_pages_of_their_own(tmp_path):
+    tasks = {
+        "d4rl": HOPPER,
+        "other": "pointmaze-large-v0",
+        "minari": "mujoco/hopper/medium-v0",
+        "ogbench": "pointmaze-large-navigate-singletask-v0",
+    }
+    save(tmp_path, *[results(50, env_id=task) for task in tasks.values()])
+    made = {page.key: str(page) for page in report.make_pages([tmp_path], "last")}
+    assert list(made) == [*tasks, "missing"]
+    for key in tasks:
+        assert [task for task in tasks.values() if task in made[key]] == [tasks[key]]
+
+
 def test_a_d4rl_file_of_another_task_is_other_data(tmp_path, plain):
     sha256 = offline_tasks.DATASETS["hopper-medium-v2"][2]
     _, page = make(tmp_path, results(50, sha256=sha256))

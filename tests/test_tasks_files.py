@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import offline_tasks
-from offline_tasks import d4rl_files, dataset_file, multigoal, toys
+from offline_tasks import d4rl_files, dataset_file, files, multigoal, toys
 
 ROOT = Path(__file__).resolve().parent.parent
 TASK, NAME = "hopper-medium-v2", "hopper_medium-v2.hdf5"
@@ -269,7 +269,7 @@ def test_two_threads_at_once_download_once(serve, tmp_path, monkeypatch):
     server = original(held=True)
     serve(None, server)
     waiting = threading.Semaphore(0)
-    monkeypatch.setattr(d4rl_files, "print", lambda *a, **k: waiting.release(), raising=False)
+    monkeypatch.setattr(files, "print", lambda *a, **k: waiting.release(), raising=False)
     found = []
     threads = [threading.Thread(target=lambda: found.append(dataset_file(TASK))) for _ in range(3)]
     for thread in threads:

@@ -305,7 +305,7 @@ def test_multigoal_needs_no_mujoco(tmp_path):
 import sys, os
 before = dict(os.environ)
 import offline_tasks
-heavy = {"mujoco", "gymnasium", "h5py", "matplotlib", "torch"}
+heavy = {"mujoco", "gymnasium", "h5py", "matplotlib", "torch", "minari", "ogbench"}
 print(sorted(heavy & set(sys.modules)), before == dict(os.environ))
 offline_tasks.dataset_file("multigoal-v0")
 offline_tasks.evaluate("multigoal-v0", lambda obs: obs, 3, 0)

@@ -852,6 +852,61 @@ def test_a_task_has_its_published_values(script, number):
     assert {name: getattr(args, name) for name in expected} == expected
 
 
+# Adroit's pen and the kitchen, whose data are Minari's: not in the paper, so GTP has Diffusion-QL's
+# rates and norms and an eta of its own default.
+MINARI = ["pen/human", "pen/cloned", "kitchen/complete", "kitchen/partial", "kitchen/mixed"]
+MINARI_RATES = [3e-5, 3e-5, 3e-4, 3e-4, 3e-4]
+MINARI_NORMS = [7, 8, 9, 10, 10]
+MINARI_UPDATES = [1_000_000, 1_000_000, 250_000, 1_000_000, 1_000_000]
+MINARI_TABLES = {
+    gtp: {"eta": [5] * 5, "grad_norm": MINARI_NORMS, "num_updates": MINARI_UPDATES},
+    gtp_bc: {"grad_norm": MINARI_NORMS, "num_updates": MINARI_UPDATES},
+    dql: {
+        "eta": [0.15, 0.1, 0.005, 0.005, 0.005],
+        "grad_norm": MINARI_NORMS,
+        "num_updates": MINARI_UPDATES,
+        "top_k": [2, 2, 2, 2, 0],
+        "num_steps": [5] * 5,
+        "max_q_backup": [False] * 5,
+    },
+    cac: {
+        "eta": [0.01, 0.01, 0.5, 0.5, 0.5],
+        "grad_norm": [7, 8, 2, 2, 2],
+        "num_updates": [1_000_000, 500_000, 1_500_000, 1_500_000, 1_500_000],
+        "top_k": [2, 5, 4, 1, 2],
+        "num_steps": [2] * 5,
+        "q_norm": [True] * 5,
+        "max_q_backup": [False] * 5,
+        "scale_consistency_loss": [True] * 5,
+    },
+}
+
+
+@pytest.mark.parametrize("script", FAMILY)
+@pytest.mark.parametrize("number", range(5), ids=MINARI)
+def test_pen_and_kitchen_have_the_baselines_values(script, number):
+    expected = {name: column[number] for name, column in MINARI_TABLES[script].items()}
+    expected |= {"learning_rate": MINARI_RATES[number]}
+    expected |= {"reward_scale": 1, "reward_shift": 0, "num_eval_episodes": 10}
+    expected |= {"reward_normalization": "std" if number < 2 else "none", "d4rl_semantics": False}
+    for prefix in ("", "minari:"):
+        args = script.default_args(env_id=f"{prefix}D4RL/{MINARI[number]}-v2", device="cpu")
+        assert {name: getattr(args, name) for name in expected} == expected
+
+
 @pytest.mark.parametrize("script", FAMILY)
 def test_no_other_task_has_values_of_its_own(script):
-    assert sorted(script.TASKS) == sorted(task.rpartition("-v")[0] for task in TASKS)
+    named = {task.rpartition("-v")[0] for task in TASKS}
+    assert set(script.TASKS) == named | {f"D4RL/{task}" for task in MINARI}
+
+
+@pytest.mark.parametrize("script", FAMILY)
+@pytest.mark.parametrize("env_id", ["antmaze-large-navigate", "pointmaze-medium-stitch"])
+def test_tasks_of_ogbench_get_nothing_of_their_namesakes(script, env_id):
+    """No shift of D4RL's AntMaze rewards, none of the toy's defaults."""
+    args = script.default_args(env_id=f"{env_id}-singletask-task2-v0", device="cpu")
+    general = script.default_args(dataset_path="f", device="cpu")
+    changed = {k for k, value in vars(args).items() if value != getattr(general, k)}
+    assert changed == {"env_id", "dataset_path", "num_updates", "num_eval_episodes"}
+    assert (args.num_updates, args.num_eval_episodes) == (1_000_000, 50)
+    assert (args.reward_scale, args.reward_shift) == (1, 0)

@@ -1,0 +1,203 @@
+"""Datasets of Minari: read with h5py, downloaded with `minari` where that is installed.
+
+The environment is the one that a dataset's metadata name, in stock physics: Gymnasium's -v5 robots
+and gymnasium-robotics' hands and kitchen, which are not D4RL's. 100 is the dataset's own reference
+return.
+"""
+
+import contextlib
+import dataclasses
+import importlib
+import json
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+
+from offline_tasks import arrays, gymnasium_tasks
+from offline_tasks.files import one_at_a_time
+
+PREFIX = "minari:"  # of an id without a namespace, which could be Gymnasium's
+ID = re.compile(r"([-\w]+/)*[-\w]+-v\d+")
+INSTALL = "pip install minari gymnasium-robotics huggingface_hub"
+KITCHEN = "pip install 'mujoco<3.11'"  # gymnasium-robotics 1.4.2 stumbles over newer joint types
+
+
+def owns(env_id: str) -> bool:
+    """An id such as mujoco/hopper/medium-v0 (Gymnasium's have one slash at most), or minari:ID."""
+    return env_id.startswith(PREFIX) or (env_id.count("/") > 1 and ":" not in env_id)
+
+
+def data_folder(env_id: str) -> Path:
+    """Where Minari keeps the dataset: {id}/data in $MINARI_DATASETS_PATH or ~/.minari/datasets."""
+    root = os.environ.get("MINARI_DATASETS_PATH") or "~/.minari/datasets"
+    return Path(root).expanduser() / env_id.removeprefix(PREFIX) / "data"
+
+
+def check_env_id(env_id: str) -> None:
+    """Raises a ValueError for what is no id of Minari, for its AntMaze, and for a dataset that is
+    neither there nor can be downloaded for want of `minari`."""
+    name = env_id.removeprefix(PREFIX)
+    if not ID.fullmatch(name):
+        raise ValueError(f"env id {env_id!r} is no id of Minari: give one as D4RL/pen/human-v2")
+    if "antmaze" in name:
+        raise ValueError(
+            f"env id {env_id!r}: results of D4RL's AntMaze are not reproduced with Minari's (its "
+            "issue 296), whose observations leave out the goal; use D4RL's own, antmaze-umaze-v0"
+        )
+    if not data_folder(env_id).is_dir():
+        _minari(env_id)
+
+
+def _minari(env_id: str):
+    """The package, which only a download needs."""
+    try:
+        return importlib.import_module("minari")
+    except ImportError as error:
+        raise ValueError(
+            f"the dataset {env_id} is not in {data_folder(env_id)}, and minari is not installed to "
+            f"download it ({error}): `{INSTALL}`, or put it there"
+        ) from error
+
+
+def _downloaded(env_id: str) -> Path:
+    """The folder of the dataset, downloaded if it or a part of it is absent."""
+    folder = data_folder(env_id)
+    if _is_whole(folder):
+        return folder
+    minari = _minari(env_id)
+    folder.parent.parent.mkdir(parents=True, exist_ok=True)
+    with one_at_a_time(folder.parent):
+        if not _is_whole(folder):  # no other process has been faster
+            _download(minari, env_id, folder)
+    return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether there are metadata and something that they are about."""
+    files = {path.name for path in folder.glob("*")}
+    return "metadata.json" in files and len(files) > 1
+
+
+def _download(minari, env_id: str, folder: Path) -> None:
+    name = env_id.removeprefix(PREFIX)
+    try:
+        # Without force, minari takes a folder that a broken download has left for the dataset.
+        minari.download_dataset(name, force_download=folder.parent.exists())
+    except Exception as error:  # of many kinds: the network's, the host's, minari's
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"the dataset {env_id} cannot be downloaded by minari ({reason}): check the id and the "
+            f"network (`{INSTALL}` has all that it takes), or put it in {folder}"
+        ) from error
+
+
+def metadata(env_id: str) -> dict:
+    """What the dataset says of itself: env_spec, spaces, reference returns."""
+    path = _downloaded(env_id) / "metadata.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is broken ({error}): delete it to download it again") from error
+
+
+def dataset_file(env_id: str, folder: Path) -> Path:
+    """main_data.hdf5 in Minari's own folder. Raises ValueError for other formats."""
+    form = metadata(env_id).get("data_format", "hdf5")
+    if form != "hdf5":
+        raise ValueError(
+            f"the dataset {env_id} is in the format {form!r}, not in HDF5: read it with minari, "
+            "save D4RL's keys with numpy.savez, and pass --dataset-path FILE.npz"
+        )
+    return _downloaded(env_id) / "main_data.hdf5"
+
+
+def read_arrays(env_id: str, path, d4rl_semantics: bool) -> dict[str, np.ndarray]:
+    """Rows with their `next_observations`: an episode of T actions has T + 1 observations. A file
+    of another layout, given with --dataset-path, is read as anybody's."""
+    import h5py
+
+    if not h5py.is_hdf5(path):
+        return arrays.read_file(path, d4rl_semantics)
+    with h5py.File(path) as file:
+        if "episode_0" not in file:
+            return arrays.read_file(path, d4rl_semantics)
+        with arrays.reading(path):
+            # By number: as text, episode_10 comes before episode_2.
+            episodes = [_episode(file[f"episode_{i}"]) for i in range(len(file))]
+    return {key: np.concatenate([rows[key] for rows in episodes]) for key in episodes[0]}
+
+
+def _episode(group) -> dict[str, np.ndarray]:
+    observations = group["observations"]
+    if not hasattr(observations, "shape"):  # a kitchen's, whose goals are the same throughout
+        observations = observations["observation"]
+    observations = np.asarray(observations, dtype=np.float32)
+    ends = np.zeros(len(observations) - 1, dtype=np.float32)
+    ends[-1:] = 1
+    return {
+        "observations": observations[:-1],
+        "next_observations": observations[1:],
+        "actions": np.asarray(group["actions"], dtype=np.float32),
+        "rewards": np.asarray(group["rewards"], dtype=np.float32),
+        "terminals": np.asarray(group["terminations"], dtype=np.float32),
+        "timeouts": np.asarray(group["truncations"], dtype=np.float32),
+        "ends": ends,
+    }
+
+
+def make_env(env_id: str, render_mode: str | None = None):
+    """The environment of the dataset's metadata (`eval_env_spec` before `env_spec`), with a step
+    limit; of the kitchen's observations the part without the goals."""
+    from gymnasium.wrappers import TransformObservation
+
+    spec = _spec(env_id)
+    kitchen = spec.name == "FrankaKitchen"
+    try:
+        env = gymnasium_tasks.build(spec, env_id, render_mode)
+    except ValueError as error:
+        remedy = KITCHEN if kitchen and "AssertionError" in str(error) else INSTALL
+        raise ValueError(f"{error}: `{remedy}`") from error
+    if not kitchen:
+        return env
+    space = env.observation_space["observation"]
+    return TransformObservation(env, lambda obs: obs["observation"], space)
+
+
+def _spec(env_id: str):
+    """Gymnasium's description of the environment, less what older versions wrote into it."""
+    from gymnasium.envs.registration import EnvSpec
+
+    about = metadata(env_id)
+    text = about.get("eval_env_spec") or about.get("env_spec")
+    if not text:
+        raise ValueError(
+            f"the dataset {env_id} names no environment: train from its file alone, with "
+            "--dataset-path FILE and without --env-id"
+        )
+    known = {field.name for field in dataclasses.fields(EnvSpec) if field.init}
+    content = {key: value for key, value in json.loads(text).items() if key in known}
+    return EnvSpec.from_json(json.dumps({"additional_wrappers": []} | content))
+
+
+def task_dims(env_id: str) -> tuple[int, int, int]:
+    """(obs_dim, action_dim, max_episode_steps). Raises ValueError for other spaces than boxes."""
+    with contextlib.closing(make_env(env_id)) as env:
+        return gymnasium_tasks.dims_of(env, env_id)
+
+
+def action_bounds(env_id: str) -> np.ndarray | None:
+    """Least and largest actions (2, action_dim); None if any has no bound."""
+    with contextlib.closing(make_env(env_id)) as env:
+        return gymnasium_tasks.bounds_of(env)
+
+
+def normalized_score(env_id: str, returns: np.ndarray) -> np.ndarray | None:
+    """100 (return - min) / (max - min) with the metadata's reference returns; None without them."""
+    about = metadata(env_id)
+    low = about.get("ref_min_score")
+    high = about.get("ref_max_score")
+    if low is None or high is None:
+        return None
+    return 100 * (returns - low) / (high - low)
