@@ -75,6 +75,7 @@ class Args:
     num_threads: int = 1  # CPU threads; more do not help networks of this size
     compile: bool = False  # torch.compile the update: a slow start, then faster
     cuda_graphs: bool = False  # with --compile on a GPU: replay its kernels as CUDA graphs
+    bf16: bool = False  # the actor's hidden layers in bfloat16, for CPUs that have it
     tensorboard: bool = True  # write TensorBoard events
     track: bool = False  # send them to Weights & Biases too; writes them in any case
     wandb_project: str = "gtp"  # of --track
@@ -153,14 +154,14 @@ def default_args(
 ) -> Args:
     """A task's arguments (multigoal-v0's with neither id nor file); 0 updates: the task's."""
     env_id = env_id or ("" if dataset_path else "multigoal-v0")
-    values = task_defaults(env_id, num_updates)
+    values = task_defaults(env_id, device, num_updates)
     if env_id.startswith(("halfcheetah-", "hopper-", "walker2d-")):
         values["eval_freq"] = values.get("num_updates", 0) // 40  # as there, every 50,000
     if env_id == "multigoal-v0":
         values |= {"eta": 0.0, "num_candidates": 1}  # Fig. 7 compares cloning
     if diffusion_bc:  # the reference code's other algorithm
         values |= {"eta": 0.0, "num_candidates": 1, "grad_norm": 0.0}
-    values |= {"diffusion_bc": diffusion_bc, "device": find_device(device)}
+    values["diffusion_bc"] = diffusion_bc
     return Args(env_id=env_id, dataset_path=dataset_path, **values)
 
 
@@ -197,8 +198,8 @@ def find_device(device):
     return available if device == "auto" else device
 
 
-def task_defaults(env_id, num_updates):
-    """The task's row of TASKS and what depends on the kind of task alone."""
+def task_defaults(env_id, device, num_updates):
+    """The task's row of TASKS and what depends on the kind of task and on the device alone."""
     task = env_id.rpartition("-v")[0]
     task = task.replace("minari:D4RL/", "D4RL/")
     values = {}
@@ -223,7 +224,20 @@ def task_defaults(env_id, num_updates):
         values |= {"num_eval_episodes": 1_000, "learning_rate": 1e-3}
     if num_updates:
         values["num_updates"] = num_updates
-    return values
+    values["device"] = find_device(device)
+    long = values.get("num_updates", Args.num_updates) > 20_000  # worth a slow start
+    fast = long and values["device"] != "cpu" and torch.__version__ >= "2.11"
+    return values | {"compile": fast, "cuda_graphs": fast}
+
+
+def check_device(device):
+    """Raise ArgumentError for a device that this machine does not have."""
+    known = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if torch.cuda.is_available():
+        known.append("cuda")
+    if device not in known:
+        found = " or ".join(known)
+        raise ArgumentError(f"--device {device} is not to be had on this machine; give {found}")
 
 
 def check_choices(args):
@@ -255,9 +269,7 @@ def check_common_args(args):
             tasks().check_run(args.env_id, args.track)
         except ValueError as error:
             raise ArgumentError(str(error)) from error
-    on_gpu = args.device.startswith("cuda") and torch.cuda.is_available()
-    if args.device != "cpu" and not on_gpu:
-        raise ArgumentError(f"--device {args.device} is not to be had on this machine; give cpu")
+    check_device(args.device)
     if args.compile and torch.__version__ < "2.11":
         raise ArgumentError(f"--compile needs PyTorch 2.11 or newer, this is {torch.__version__}")
 
@@ -303,12 +315,27 @@ class Mish(nn.Module):
         return x * (m / (m + 1))
 
 
+class Layers(nn.Sequential):
+    """Layers in a row; with bf16 all but the last compute in bfloat16."""
+
+    bf16 = False
+
+    def forward(self, x):
+        if not self.bf16:
+            return super().forward(x)
+        *hidden, last = self
+        with torch.autocast(x.device.type, torch.bfloat16):
+            for layer in hidden:
+                x = layer(x)
+        return last(x.to(last.weight.dtype))
+
+
 def mlp(in_dim, hidden_dim, out_dim, linear=nn.Linear, activation=Mish):
     """Three hidden layers with Mish, as in Diffusion-QL's code."""
     layers = [linear(in_dim, hidden_dim), activation()]
     for _ in range(2):
         layers += [linear(hidden_dim, hidden_dim), activation()]
-    return nn.Sequential(*layers, linear(hidden_dim, out_dim))
+    return Layers(*layers, linear(hidden_dim, out_dim))
 
 
 class ObsNetwork(nn.Module):
@@ -381,6 +408,7 @@ class Critic(ObsNetwork):
 def make_networks(args, obs_dim, action_dim):
     """The actor, two critics and their averages; plain cloning has no critic."""
     actor = NoisePredictor(obs_dim, action_dim, args.hidden_dim, args.num_steps)
+    actor.net.bf16 = args.bf16
     nets = nn.ModuleDict({"actor": actor, "actor_ema": deepcopy(actor)})
     if args.eta > 0 or args.num_candidates > 1:
         nets["critic"] = Critic(obs_dim, action_dim, args.hidden_dim)
@@ -478,36 +506,51 @@ def policy_samples(nets, obs, noise, num_steps, args):
 
 # ------------------------------------------- update -------------------------------------------
 # --- shared: gradient steps ---
-def gradient_step(optimizer, network, loss, grad_norm):
-    """One step down the loss; the gradient is clipped to grad_norm (0: not) -> its norm before."""
-    parameters = list(network.parameters())
+def gradient_steps(nets, optimizers, losses, grad_norm):
+    """A step of each named network down its loss, its gradient clipped to grad_norm (0: not) ->
+    {name: the gradient's norm before}."""
     if torch.compiler.is_compiling():
-        return compiled_gradient_step(optimizer, parameters, loss, grad_norm or math.inf)
-    optimizer.zero_grad()
-    loss.backward(inputs=parameters)  # none for the other networks in the loss: less to compute
-    norm = nn.utils.clip_grad_norm_(parameters, grad_norm or math.inf)
-    optimizer.step()
-    return norm
+        return compiled_gradient_steps(nets, optimizers, losses, grad_norm or math.inf)
+    norms = {}
+    for name, loss in losses.items():
+        parameters = list(nets[name].parameters())
+        optimizers[name].zero_grad()
+        loss.backward(inputs=parameters)  # none for the other networks in the loss
+        norms[name] = nn.utils.clip_grad_norm_(parameters, grad_norm or math.inf)
+        optimizers[name].step()
+    return norms
 
 
-def compiled_gradient_step(optimizer, parameters, loss, grad_norm):
+def compiled_gradient_steps(nets, optimizers, losses, grad_norm):
     """The same inside a compiled update: backward() and step() would break it into several graphs,
     and a single one is 1.2 times as fast (docs/speed.md)."""
-    gradients = torch.autograd.grad(loss, parameters)
-    norm = torch.stack(torch._foreach_norm(gradients)).norm()
-    factor = (grad_norm / (norm + 1e-6)).clamp(max=1)
-    gradients = torch._foreach_mul(gradients, factor)
-    states = [optimizer.state[parameter] for parameter in parameters]
+    norms = {}
+    groups = {}  # of one learning rate: parameters, their gradients and Adam's averages
+    for name, loss in losses.items():
+        parameters = list(nets[name].parameters())
+        gradients = torch.autograd.grad(loss, parameters)
+        norms[name] = torch.cat([gradient.flatten() for gradient in gradients]).norm()
+        factor = (grad_norm / (norms[name] + 1e-6)).clamp(max=1)
+        group = groups.setdefault(optimizers[name].defaults["lr"], ([], [], []))
+        group[0].extend(parameters)
+        group[1].extend(torch._foreach_mul(gradients, factor))
+        group[2].extend(optimizers[name].state[parameter] for parameter in parameters)
+    with torch.no_grad():
+        for rate, group in groups.items():
+            compiled_adam(rate, *group)
+    return norms
+
+
+def compiled_adam(rate, parameters, gradients, states):
+    """One step of Adam for all parameters, a single kernel on a GPU."""
     first = [state["exp_avg"] for state in states]
     second = [state["exp_avg_sq"] for state in states]
     steps = [state["step"] for state in states]
     counted = [step.double() for step in steps]  # adam adds 1 to these copies only
-    rates = {"lr": optimizer.defaults["lr"], "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
-    switches = {"weight_decay": 0, "amsgrad": False, "maximize": False, "capturable": True}
-    with torch.no_grad():
-        adam(parameters, gradients, first, second, [], counted, **rates, **switches)
-        torch._foreach_add_(steps, 1)
-    return norm
+    constants = {"lr": rate, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0}
+    switches = {"amsgrad": False, "maximize": False, "capturable": True}
+    adam(parameters, gradients, first, second, [], counted, **constants, **switches)
+    torch._foreach_add_(steps, 1)
 
 
 def polyak(target, source, tau):
@@ -517,15 +560,34 @@ def polyak(target, source, tau):
 
 
 def compiled_update(data, optimizers, args):
-    """update_networks as one graph; CUDA graphs read data and Adam's averages where they are."""
+    """update_networks as one graph; CUDA graphs read data and Adam's averages where they are. Where
+    the compiler fails, a line says so and the updates go on without it."""
     torch._dynamo.config.trace_autograd_ops = True  # autograd.grad inside the graph
-    if args.device != "cpu":  # or inductor of torch 2.11 fails with a critic in the graph
-        torch._inductor.config.loop_ordering_after_fusion = False
+    if hasattr(torch._inductor.config, "loop_ordering_after_fusion"):
+        torch._inductor.config.loop_ordering_after_fusion = args.device == "cpu"
+    print("compiling the update for about a minute; --no-compile goes without", file=sys.stderr)
     states = [state for item in optimizers.values() for state in item.state.values()]
     for group in [data, *states]:
         for tensor in group.values():
             torch._dynamo.mark_static_address(tensor)
-    return torch.compile(update_networks, mode="reduce-overhead" if args.cuda_graphs else None)
+    step = None
+
+    def update(*inputs):
+        nonlocal step
+        try:
+            if step is None:
+                mode = "reduce-overhead" if args.cuda_graphs else None
+                step = torch.compile(update_networks, mode=mode)
+            return step(*inputs)
+        except Exception as error:  # of many kinds; the compiler has changed no tensor yet
+            if step is update_networks:
+                raise
+            reason = " ".join(str(error).split())[:200]
+            print(f"--compile failed, going on as with --no-compile: {reason}", file=sys.stderr)
+            step = update_networks
+        return step(*inputs)
+
+    return update
 
 
 # --- end shared ---
@@ -554,10 +616,11 @@ def ema_rate(update, args):
 
 def update_averages(nets, ema_rate, tau):
     """Move actor_ema by ema_rate, a tensor, and critic_target by tau."""
-    actor = nets["actor"].parameters()
+    averages = list(nets["actor_ema"].parameters())
+    sources = list(nets["actor"].parameters())
     with torch.no_grad():
-        for average, parameter in zip(nets["actor_ema"].parameters(), actor, strict=True):
-            average.lerp_(parameter, ema_rate)
+        gaps = torch._foreach_sub(sources, averages)
+        torch._foreach_add_(averages, torch._foreach_mul(gaps, ema_rate))
     if "critic" in nets:
         polyak(nets["critic_target"], nets["critic"], tau)
 
@@ -582,10 +645,10 @@ def update_networks(nets, optimizers, data, inputs, args):
             target = td_target(target_net, rewards, terminals, next_obs, next_actions, args.gamma)
         q = nets["critic"](obs, actions)
         loss = (q - target).square().mean(1).sum()
-        norm = gradient_step(optimizers["critic"], nets["critic"], loss, args.grad_norm)
+        norms = gradient_steps(nets, optimizers, {"critic": loss}, args.grad_norm)
         metrics |= {
             "critic": loss,
-            "critic_grad_norm": norm,
+            "critic_grad_norm": norms["critic"],
             "q_mean": q.mean(),
             "target_q": target.mean(),
         }
@@ -596,9 +659,9 @@ def update_networks(nets, optimizers, data, inputs, args):
         metrics["q"] = q_loss(nets["critic"], obs, new_actions, inputs["coin"])
         loss = loss + args.eta * metrics["q"]
     metrics["actor"] = loss
-    norm = gradient_step(optimizers["actor"], nets["actor"], loss, args.grad_norm)
+    norms = gradient_steps(nets, optimizers, {"actor": loss}, args.grad_norm)
     update_averages(nets, inputs["ema_rate"], args.tau)
-    metrics["actor_grad_norm"] = norm
+    metrics["actor_grad_norm"] = norms["actor"]
     return {name: metric.detach() for name, metric in metrics.items()}
 
 
@@ -1148,7 +1211,8 @@ def restore(state, nets, optimizers, generator, args):
         generator.set_state(state["generator"])
     else:
         generator.manual_seed(args.seed + state["results"]["update"])
-        print("another kind of device: other random numbers from here on", file=sys.stderr)
+        kinds = f"{generator.device.type} after {state['device']}"
+        print(f"{kinds}: no longer bit-equal, with other random numbers", file=sys.stderr)
     return state["results"] | {"num_updates": args.num_updates}
 
 

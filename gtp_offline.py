@@ -73,6 +73,7 @@ class Args:
     num_threads: int = 1  # CPU threads; more do not help networks of this size
     compile: bool = False  # torch.compile the update: a slow start, then faster
     cuda_graphs: bool = False  # with --compile on a GPU: replay its kernels as CUDA graphs
+    bf16: bool = False  # the actor's hidden layers in bfloat16, for CPUs that have it
     tensorboard: bool = True  # write TensorBoard events
     track: bool = False  # send them to Weights & Biases too; writes them in any case
     wandb_project: str = "gtp"  # of --track
@@ -97,6 +98,7 @@ class Args:
     critic_learning_rate: float = 3e-4  # Adam's, of the critic and of V
     gamma: float = 0.99  # discount
     max_q_backup: bool = False  # with --td-target policy: the best of 10 next actions
+    target_steps: int = 0  # with --td-target policy: steps of the sampler for them; 0: num_steps
     eta: float = 5.0  # temperature of the weights (Eq. 14); 0: cloning
     truncate_advantage: bool = False  # (D17) w = 1 where A < 0; paper: yes
     std_floor: float = 0.05  # (D19) std(A) counts as at least this share of mean |Q|; paper: 0
@@ -198,7 +200,7 @@ UPDATES = {"D4RL/kitchen/complete": 250_000}  # of Minari's, where not a million
 def default_args(env_id="", dataset_path="", literal=False, device="auto", num_updates=0) -> Args:
     """A task's arguments (pointmaze-medium-v0's with no id and no file); 0 updates: the task's."""
     env_id = env_id or ("" if dataset_path else "pointmaze-medium-v0")
-    values = task_defaults(env_id, num_updates)
+    values = task_defaults(env_id, device, num_updates)
     if env_id == "multigoal-v0":
         values["eta"] = 0.0  # Fig. 7 is about cloning
     if env_id.startswith(("multigoal", "pointmaze")) and "singletask" not in env_id:
@@ -206,8 +208,7 @@ def default_args(env_id="", dataset_path="", literal=False, device="auto", num_u
         values |= {"normalize_observations": False, "ema_every": 1}
     if literal:
         values |= LITERAL
-    values |= {"literal": literal, "device": find_device(device)}
-    return Args(env_id=env_id, dataset_path=dataset_path, **values)
+    return Args(env_id=env_id, dataset_path=dataset_path, literal=literal, **values)
 
 
 LARGEST = {"critic_learning_rate": 1, "gamma": 1, "eta": 1e6, "sigma_max": 1e6}
@@ -253,8 +254,8 @@ def find_device(device):
     return available if device == "auto" else device
 
 
-def task_defaults(env_id, num_updates):
-    """The task's row of TASKS and what depends on the kind of task alone."""
+def task_defaults(env_id, device, num_updates):
+    """The task's row of TASKS and what depends on the kind of task and on the device alone."""
     task = env_id.rpartition("-v")[0]
     task = task.replace("minari:D4RL/", "D4RL/")
     values = {}
@@ -279,7 +280,20 @@ def task_defaults(env_id, num_updates):
         values |= {"num_eval_episodes": 1_000, "learning_rate": 1e-3}
     if num_updates:
         values["num_updates"] = num_updates
-    return values
+    values["device"] = find_device(device)
+    long = values.get("num_updates", Args.num_updates) > 20_000  # worth a slow start
+    fast = long and values["device"] != "cpu" and torch.__version__ >= "2.11"
+    return values | {"compile": fast, "cuda_graphs": fast}
+
+
+def check_device(device):
+    """Raise ArgumentError for a device that this machine does not have."""
+    known = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if torch.cuda.is_available():
+        known.append("cuda")
+    if device not in known:
+        found = " or ".join(known)
+        raise ArgumentError(f"--device {device} is not to be had on this machine; give {found}")
 
 
 def check_choices(args):
@@ -311,9 +325,7 @@ def check_common_args(args):
             tasks().check_run(args.env_id, args.track)
         except ValueError as error:
             raise ArgumentError(str(error)) from error
-    on_gpu = args.device.startswith("cuda") and torch.cuda.is_available()
-    if args.device != "cpu" and not on_gpu:
-        raise ArgumentError(f"--device {args.device} is not to be had on this machine; give cpu")
+    check_device(args.device)
     if args.compile and torch.__version__ < "2.11":
         raise ArgumentError(f"--compile needs PyTorch 2.11 or newer, this is {torch.__version__}")
 
@@ -361,12 +373,27 @@ class Mish(nn.Module):
         return x * (m / (m + 1))
 
 
+class Layers(nn.Sequential):
+    """Layers in a row; with bf16 all but the last compute in bfloat16."""
+
+    bf16 = False
+
+    def forward(self, x):
+        if not self.bf16:
+            return super().forward(x)
+        *hidden, last = self
+        with torch.autocast(x.device.type, torch.bfloat16):
+            for layer in hidden:
+                x = layer(x)
+        return last(x.to(last.weight.dtype))
+
+
 def mlp(in_dim, hidden_dim, out_dim, linear=nn.Linear, activation=Mish):
     """Three hidden layers with Mish, as in Diffusion-QL's code."""
     layers = [linear(in_dim, hidden_dim), activation()]
     for _ in range(2):
         layers += [linear(hidden_dim, hidden_dim), activation()]
-    return nn.Sequential(*layers, linear(hidden_dim, out_dim))
+    return Layers(*layers, linear(hidden_dim, out_dim))
 
 
 class ObsNetwork(nn.Module):
@@ -479,6 +506,7 @@ class Value(ObsNetwork):
 def make_networks(args, obs_dim, action_dim):
     """theta, varphi and their averages (Algorithm 1, line 1); plain cloning has no critic."""
     actor = FlowMap(obs_dim, action_dim, args.hidden_dim, args.preconditioning)
+    actor.net.bf16 = args.bf16
     nets = nn.ModuleDict({"actor": actor, "actor_ema": deepcopy(actor)})
     if args.eta > 0 or args.num_candidates > 1:
         nets["critic"] = Critic(obs_dim, action_dim, args.hidden_dim, args.critic_norm)
@@ -643,36 +671,51 @@ def policy_samples(nets, obs, noise, num_steps, args):
 # --- end shared ---
 # -------------------------------------------- update --------------------------------------------
 # --- shared: gradient steps ---
-def gradient_step(optimizer, network, loss, grad_norm):
-    """One step down the loss; the gradient is clipped to grad_norm (0: not) -> its norm before."""
-    parameters = list(network.parameters())
+def gradient_steps(nets, optimizers, losses, grad_norm):
+    """A step of each named network down its loss, its gradient clipped to grad_norm (0: not) ->
+    {name: the gradient's norm before}."""
     if torch.compiler.is_compiling():
-        return compiled_gradient_step(optimizer, parameters, loss, grad_norm or math.inf)
-    optimizer.zero_grad()
-    loss.backward(inputs=parameters)  # none for the other networks in the loss: less to compute
-    norm = nn.utils.clip_grad_norm_(parameters, grad_norm or math.inf)
-    optimizer.step()
-    return norm
+        return compiled_gradient_steps(nets, optimizers, losses, grad_norm or math.inf)
+    norms = {}
+    for name, loss in losses.items():
+        parameters = list(nets[name].parameters())
+        optimizers[name].zero_grad()
+        loss.backward(inputs=parameters)  # none for the other networks in the loss
+        norms[name] = nn.utils.clip_grad_norm_(parameters, grad_norm or math.inf)
+        optimizers[name].step()
+    return norms
 
 
-def compiled_gradient_step(optimizer, parameters, loss, grad_norm):
+def compiled_gradient_steps(nets, optimizers, losses, grad_norm):
     """The same inside a compiled update: backward() and step() would break it into several graphs,
     and a single one is 1.2 times as fast (docs/speed.md)."""
-    gradients = torch.autograd.grad(loss, parameters)
-    norm = torch.stack(torch._foreach_norm(gradients)).norm()
-    factor = (grad_norm / (norm + 1e-6)).clamp(max=1)
-    gradients = torch._foreach_mul(gradients, factor)
-    states = [optimizer.state[parameter] for parameter in parameters]
+    norms = {}
+    groups = {}  # of one learning rate: parameters, their gradients and Adam's averages
+    for name, loss in losses.items():
+        parameters = list(nets[name].parameters())
+        gradients = torch.autograd.grad(loss, parameters)
+        norms[name] = torch.cat([gradient.flatten() for gradient in gradients]).norm()
+        factor = (grad_norm / (norms[name] + 1e-6)).clamp(max=1)
+        group = groups.setdefault(optimizers[name].defaults["lr"], ([], [], []))
+        group[0].extend(parameters)
+        group[1].extend(torch._foreach_mul(gradients, factor))
+        group[2].extend(optimizers[name].state[parameter] for parameter in parameters)
+    with torch.no_grad():
+        for rate, group in groups.items():
+            compiled_adam(rate, *group)
+    return norms
+
+
+def compiled_adam(rate, parameters, gradients, states):
+    """One step of Adam for all parameters, a single kernel on a GPU."""
     first = [state["exp_avg"] for state in states]
     second = [state["exp_avg_sq"] for state in states]
     steps = [state["step"] for state in states]
     counted = [step.double() for step in steps]  # adam adds 1 to these copies only
-    rates = {"lr": optimizer.defaults["lr"], "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
-    switches = {"weight_decay": 0, "amsgrad": False, "maximize": False, "capturable": True}
-    with torch.no_grad():
-        adam(parameters, gradients, first, second, [], counted, **rates, **switches)
-        torch._foreach_add_(steps, 1)
-    return norm
+    constants = {"lr": rate, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0}
+    switches = {"amsgrad": False, "maximize": False, "capturable": True}
+    adam(parameters, gradients, first, second, [], counted, **constants, **switches)
+    torch._foreach_add_(steps, 1)
 
 
 def polyak(target, source, tau):
@@ -682,15 +725,34 @@ def polyak(target, source, tau):
 
 
 def compiled_update(data, optimizers, args):
-    """update_networks as one graph; CUDA graphs read data and Adam's averages where they are."""
+    """update_networks as one graph; CUDA graphs read data and Adam's averages where they are. Where
+    the compiler fails, a line says so and the updates go on without it."""
     torch._dynamo.config.trace_autograd_ops = True  # autograd.grad inside the graph
-    if args.device != "cpu":  # or inductor of torch 2.11 fails with a critic in the graph
-        torch._inductor.config.loop_ordering_after_fusion = False
+    if hasattr(torch._inductor.config, "loop_ordering_after_fusion"):
+        torch._inductor.config.loop_ordering_after_fusion = args.device == "cpu"
+    print("compiling the update for about a minute; --no-compile goes without", file=sys.stderr)
     states = [state for item in optimizers.values() for state in item.state.values()]
     for group in [data, *states]:
         for tensor in group.values():
             torch._dynamo.mark_static_address(tensor)
-    return torch.compile(update_networks, mode="reduce-overhead" if args.cuda_graphs else None)
+    step = None
+
+    def update(*inputs):
+        nonlocal step
+        try:
+            if step is None:
+                mode = "reduce-overhead" if args.cuda_graphs else None
+                step = torch.compile(update_networks, mode=mode)
+            return step(*inputs)
+        except Exception as error:  # of many kinds; the compiler has changed no tensor yet
+            if step is update_networks:
+                raise
+            reason = " ".join(str(error).split())[:200]
+            print(f"--compile failed, going on as with --no-compile: {reason}", file=sys.stderr)
+            step = update_networks
+        return step(*inputs)
+
+    return update
 
 
 # --- end shared ---
@@ -710,10 +772,11 @@ def draw_inputs(update, data, generator, args):
         "grid": grid,
         "t_cdf": t_cdf,
         "times": sampling_times(args.num_steps, args),
+        "target_times": sampling_times(args.target_steps or args.num_steps, args),
     }
 
 
-def update_critic(nets, optimizer, data, rows, noise, times, args):
+def update_critic(nets, optimizers, data, rows, noise, times, args):
     """A step of both Q towards the TD target (Algorithm 1, line 4) -> metrics."""
     rewards, terminals = data["rewards"][rows], data["terminals"][rows]
     next_obs, target_net = data["next_observations"][rows], nets["critic_target"]
@@ -725,27 +788,25 @@ def update_critic(nets, optimizer, data, rows, noise, times, args):
         target = td_target(target_net, rewards, terminals, next_obs, next_actions, args.gamma)
     q = nets["critic"](data["observations"][rows], data["actions"][rows])
     loss = (q - target).square().mean(1).sum()
-    norm = gradient_step(optimizer, nets["critic"], loss, args.grad_norm)
+    norms = gradient_steps(nets, optimizers, {"critic": loss}, args.grad_norm)
     return {
         "critic": loss,
-        "critic_grad_norm": norm,
+        "critic_grad_norm": norms["critic"],
         "q_mean": q.mean(),
         "q_max": q.amax(),
         "target_q": target.mean(),
     }
 
 
-def update_value(nets, optimizers, obs, actions, noise, times, args):
-    """Q of the data's actions (B,), V (B,), metrics; a learned V makes its step afterwards."""
+def advantages(nets, obs, actions, noise, times, args):
+    """Q of the data's actions (B,), V (B,), and {"value": the loss of V} where V is learned."""
     critic = nets["critic" if args.weight_critic == "online" else "critic_target"]
     q = critic(obs, actions).amin(0).detach()
     if args.value == "policy":
         policy = sample_actions(nets["actor_ema"], obs, noise, times)
         return q, critic(obs, policy).amin(0).mean(0).detach(), {}
     value = nets["value"](obs).squeeze(1)
-    loss = expectile_loss(q - value, args.expectile)
-    gradient_step(optimizers["value"], nets["value"], loss, args.grad_norm)
-    return q, value.detach(), {"value": loss}
+    return q, value.detach(), {"value": expectile_loss(q - value, args.expectile)}
 
 
 def update_networks(nets, optimizers, data, inputs, args):
@@ -754,15 +815,15 @@ def update_networks(nets, optimizers, data, inputs, args):
     obs, actions = data["observations"][rows], data["actions"][rows]
     parts = (1, -args.num_value_samples)
     noise, next_noise, value_noise = inputs["normal"].tensor_split(parts)
-    times = inputs["times"]
     weights = torch.ones_like(obs[:, 0])
-    metrics = {}
+    metrics, losses = {}, {}
     if "critic" in nets:  # line 4
-        critic = optimizers["critic"]
-        metrics |= update_critic(nets, critic, data, rows, next_noise, times, args)
+        times = inputs["target_times"]
+        metrics |= update_critic(nets, optimizers, data, rows, next_noise, times, args)
     if args.eta > 0 or "value" in nets:  # line 5: the weights (Eq. 14)
-        q, value, more = update_value(nets, optimizers, obs, actions, value_noise, times, args)
-        metrics |= more
+        times = inputs["times"]
+        q, value, losses = advantages(nets, obs, actions, value_noise, times, args)
+        metrics |= losses
     if args.eta > 0:
         how = (args.max_weight, args.weight_normalization, args.truncate_advantage)
         smallest_std = args.std_floor * q.abs().mean()
@@ -770,11 +831,11 @@ def update_networks(nets, optimizers, data, inputs, args):
         metrics["advantage_weight_max"] = weights.amax()
         mean_square = weights.square().mean().clamp(min=1e-30)  # all may vanish without "mean"
         metrics["effective_sample_size"] = weights.mean().square() / mean_square
-    # lines 6 to 8: the actor (Eq. 19)
+    # lines 6 to 8: the actor (Eq. 19), and V's step beside its own
     t, u, s = sample_times(inputs["uniform"], inputs["grid"], inputs["t_cdf"], args)
     loss, terms = actor_loss(nets, obs, actions, noise[0], t, u, s, weights, args)
-    norm = gradient_step(optimizers["actor"], nets["actor"], loss, args.grad_norm)
-    metrics |= terms | {"actor_grad_norm": norm}
+    norms = gradient_steps(nets, optimizers, losses | {"actor": loss}, args.grad_norm)
+    metrics |= terms | {"actor_grad_norm": norms["actor"]}
     # line 9: the averages
     polyak(nets["actor_ema"], nets["actor"], args.tau / args.ema_every)
     if "critic" in nets:
@@ -1325,7 +1386,8 @@ def restore(state, nets, optimizers, generator, args):
         generator.set_state(state["generator"])
     else:
         generator.manual_seed(args.seed + state["results"]["update"])
-        print("another kind of device: other random numbers from here on", file=sys.stderr)
+        kinds = f"{generator.device.type} after {state['device']}"
+        print(f"{kinds}: no longer bit-equal, with other random numbers", file=sys.stderr)
     return state["results"] | {"num_updates": args.num_updates}
 
 

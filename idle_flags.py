@@ -22,7 +22,7 @@ IDLE = {
     "gtp_offline": [
         *EVERY,
         *GTP,
-        ({"td_target": "expectile"}, ["max_q_backup"]),
+        ({"td_target": "expectile"}, ["max_q_backup", "target_steps"]),
         ({"value": "learned"}, ["num_value_samples"]),
         ({"td_target": "policy", "value": "policy"}, ["expectile"]),
         ({"td_target": "policy", "eta": 0}, ["expectile", "weight_critic"]),
@@ -30,7 +30,7 @@ IDLE = {
         ({"eta": 0}, ["value", "num_value_samples"]),
         (
             {"eta": 0, "num_candidates": 1},
-            [*CRITIC, "td_target", "expectile", "weight_critic", "critic_norm"],
+            [*CRITIC, "td_target", "target_steps", "expectile", "weight_critic", "critic_norm"],
         ),
     ],
     "gtp_bc": [*EVERY, *GTP, ({}, REWARDS)],

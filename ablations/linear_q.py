@@ -54,7 +54,7 @@ def actor_loss(nets, obs, actions, noise, t, u, s, weights, args, coefficient: f
 
     Q is the smaller of the two online critics, the Q of GTP's own weights: the comparison is then
     of two uses of the same critic, and the one that exaggerates less. The critic itself does not
-    learn from this loss, since gradient_step asks for the gradient of the actor alone."""
+    learn from this loss, since gradient_steps asks for the gradient of the actor alone."""
     # eta > 0 makes the critic (and V); the weights that come with it have no part in L_BC
     ones = torch.ones_like(weights)
     cloning, metrics = cloning_loss(nets, obs, actions, noise, t, u, s, ones, args)

@@ -123,6 +123,7 @@ def run(options: Arguments) -> None:
     """Measure, write and tabulate."""
     if options.rounds < 1:
         raise ValueError(f"--rounds is {options.rounds}; it must be at least 1")
+    gtp_offline.check_device(options.device)
     torch.set_num_threads(1)
     variants = {"GTP": Variant()}
     for script in SCRIPTS:

@@ -3,15 +3,20 @@
     python benchmarks/speed.py                    # CPU, one thread, Hopper's shapes, batch 256
     python benchmarks/speed.py --device cuda      # eager, compiled and CUDA graphs
     python benchmarks/speed.py --against DIR      # these scripts and those of another checkout
+    python benchmarks/speed.py --processes 2      # also whole runs side by side
 
 Every contestant does a few updates in turn, round after round, in one process, so that a busy
 machine slows all of them alike; a ratio is the median over the rounds of the ratio in the same
 round. Times are the process's own CPU time (on CUDA: wall time, synchronised).
 
 The plain loop is GTP written the way the code of Diffusion-QL and Consistency-RL is: data on the
-CPU, two critics one after the other, no shared passes, four .item() an update. --against tells
-what a change costs: updates per second of both checkouts and nothing else; the other one may be of
-the time before `default_args`.
+CPU, two critics one after the other, no shared passes, four .item() an update. Its critic is that
+of Eq. 16, so the ratio of gtp_offline.py that compares like with like is that of its row "Eq. 16".
+The share of the limit is the arithmetic of an update (torch.utils.flop_counter) times updates per
+second, over what a float32 product of the hidden layers' shape reaches in the same round. Kernels
+are those that the compiler generates; library calls (matrix products) are not among them.
+--against tells what a change costs: updates per second of both checkouts and nothing else; the
+other one may be of the time before `default_args`.
 """
 
 import importlib.util
@@ -19,7 +24,9 @@ import math
 import platform
 import re
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from copy import deepcopy
@@ -31,6 +38,8 @@ import numpy as np
 import torch
 import tyro
 from torch import nn
+from torch._inductor import metrics as inductor_metrics
+from torch.utils.flop_counter import FlopCounterMode
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -40,7 +49,19 @@ SCRIPTS = ("gtp_offline", "gtp_bc", "diffusion_ql", "consistency_ac")
 TASK = "hopper-medium-expert"  # whose row of Table 4 the scripts run with
 NUM_UPDATES = 100_000  # that schedules are made for
 WARM_UP = 5  # updates before any is timed; compilation is among them
-PLAIN = "plain loop (GTP)"
+PLAIN = "plain loop (GTP, Eq. 16)"
+PEAK = "matrix product"
+PRODUCTS = 20  # of batch x width x width, in an "update" of PEAK
+EQ_16 = {  # the critic of the plain loop, and of the paper
+    "td_target": "policy",
+    "expectile": 0.5,
+    "weight_critic": "online",
+    "critic_norm": "none",
+}
+CASES = {name: (name, {}) for name in SCRIPTS} | {  # title: script, changes of its arguments
+    "gtp_offline, Eq. 16": ("gtp_offline", EQ_16),
+    "gtp_offline, Eq. 16, --target-steps 2": ("gtp_offline", EQ_16 | {"target_steps": 2}),
+}
 
 
 @dataclass
@@ -53,6 +74,7 @@ class Options:
     minutes: float = 60  # for the updates; then it ends
     slice: int = 15  # updates of a slice
     eager: bool = False  # leave out the compiled ones
+    processes: int = 0  # side by side, of gtp_offline.py, after one alone; 0: none
     obs_dim: int = 11  # 11, 3: Hopper; 17, 6: HalfCheetah
     action_dim: int = 3
     out: Path = Path("runs/speed")  # folder of the results
@@ -264,9 +286,13 @@ def contestant(module, args, data, obs_dim, action_dim) -> Callable:
 
 def modes(options: Options) -> dict[str, dict]:
     """{name: changes of the arguments} of the ways to run a script."""
-    found = {"eager": {}}
+    found = {"eager": {"compile": False, "cuda_graphs": False}}
+    if not options.against:
+        found["eager, bf16"] = found["eager"] | {"bf16": True}
     if not options.eager:
-        found["compiled"] = {"compile": True}
+        found["compiled"] = {"compile": True, "cuda_graphs": False}
+        if not options.against:
+            found["compiled, bf16"] = found["compiled"] | {"bf16": True}
         if options.device.startswith("cuda"):
             found["CUDA graphs"] = {"compile": True, "cuda_graphs": True}
     return found
@@ -276,12 +302,28 @@ def contestants(options: Options, data: dict, folder: Path) -> dict[str, Callabl
     """{"gtp_offline, eager": update, ...} of the scripts in a folder."""
     found = {}
     for mode, changes in modes(options).items():
-        for name in SCRIPTS:
+        for title, (name, own) in CASES.items():
+            if options.against and title != name:
+                continue  # another checkout may not know these flags
             module = load_script(name, folder)
-            args = make_args(module, options.device, **changes)
+            args = make_args(module, options.device, **changes, **own)
             update = contestant(module, args, data, options.obs_dim, options.action_dim)
-            found[f"{name}, {mode}"] = update
+            found[f"{title}, {mode}"] = update
     return found
+
+
+def products(options: Options) -> Callable:
+    """A function that multiplies matrices of the hidden layers' shape."""
+    width = make_args(gtp_offline, options.device).hidden_dim
+    batch = make_args(gtp_offline, options.device).batch_size
+    x = torch.randn(batch, width, device=options.device)
+    weight = torch.randn(width, width, device=options.device)
+
+    def update(k: int) -> None:
+        for _ in range(PRODUCTS):
+            torch.mm(x, weight)
+
+    return update
 
 
 def random_data(options: Options, rows: int = 100_000) -> dict[str, torch.Tensor]:
@@ -311,21 +353,30 @@ def clock(device: str) -> float:
     return time.process_time()
 
 
-def warm_up(runners: dict[str, Callable], until: float) -> dict[str, float]:
-    """{name: seconds of the first updates}, compilation among them; what the time does not reach
-    leaves the race."""
-    seconds = {}
+def warm_up(runners: dict[str, Callable], until: float) -> dict[str, dict]:
+    """{name: {first_updates_seconds, gigaflop, kernels}}: the seconds of the first updates with
+    compilation, the arithmetic of the very first, which is eager, and the kernels that were
+    generated for the others. What the time does not reach leaves the race."""
+    found = {}
     for name in list(runners):
         if time.monotonic() > until:
             print(f"{name}: left out, the time is over", flush=True)
             del runners[name]
             continue
         began = time.perf_counter()
-        for k in range(WARM_UP):
+        with FlopCounterMode(display=False) as counter:
+            runners[name](0)
+        inductor_metrics.reset()
+        for k in range(1, WARM_UP):
             runners[name](k)
-        seconds[name] = time.perf_counter() - began
-        print(f"{name}: first updates after {seconds[name]:.1f} s", flush=True)
-    return seconds
+        seconds = time.perf_counter() - began
+        found[name] = {
+            "first_updates_seconds": seconds,
+            "gigaflop": counter.get_total_flops() / 1e9,
+            "kernels": inductor_metrics.generated_kernel_count or None,
+        }
+        print(f"{name}: first updates after {seconds:.1f} s", flush=True)
+    return found
 
 
 def race(runners: dict[str, Callable], options: Options, until: float) -> dict[str, list[float]]:
@@ -352,24 +403,62 @@ def median_ratio(rates: list[float], base: list[float]) -> float:
 
 
 def measure_updates(options: Options, data: dict) -> list[dict]:
-    """Rows of name, updates per second, ratio to the plain loop (medians), seconds to compile."""
+    """Rows of name, updates per second, ratio to the plain loop, share of the arithmetic limit
+    (medians), and of what warm_up finds."""
     plain_data = {key: value.cpu() for key, value in data.items() if key != "rows"}
     args = make_args(gtp_offline, options.device)
     loop = PlainLoop(plain_data, args, options.obs_dim, options.action_dim)
-    runners = {PLAIN: loop.update} | contestants(options, data, ROOT)
+    runners = {PEAK: products(options), PLAIN: loop.update} | contestants(options, data, ROOT)
     until = time.monotonic() + 60 * options.minutes
     first = warm_up(runners, until)
     rates = race(runners, options, until)
+    limit = first[PEAK]["gigaflop"]
+    peak = rates.pop(PEAK)
+    print(f"limit: {limit * statistics.median(peak):.0f} GFLOP/s", flush=True)
     rows = []
     for name, values in rates.items():
         row = {
             "name": name,
             "updates_per_second": statistics.median(values),
             "ratio": median_ratio(values, rates[PLAIN]),
-            "first_updates_seconds": first[name],
+            "share": first[name]["gigaflop"] / limit * median_ratio(values, peak),
         }
-        rows.append(row)
+        rows.append(row | first[name])
     return rows
+
+
+def measure_processes(options: Options, num_updates: int = 400) -> list[dict]:
+    """Rows of processes and of the updates per second of all together, by the clock: whole runs of
+    gtp_offline.py, one alone and then several at once."""
+    rows = []
+    rng = np.random.default_rng(0)
+    arrays = {
+        "observations": rng.standard_normal((5_000, options.obs_dim), dtype=np.float32),
+        "actions": rng.uniform(-1, 1, (5_000, options.action_dim)).astype(np.float32),
+        "rewards": rng.standard_normal(5_000, dtype=np.float32),
+        "terminals": np.arange(5_000) % 100 == 99,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder, "data.npz")
+        np.savez(data, **arrays)
+        for count in (1, options.processes):
+            runs = [Path(folder, f"{count}-{i}") for i in range(count)]
+            started = [subprocess.Popen(run_command(data, run, num_updates)) for run in runs]
+            codes = [process.wait() for process in started]
+            if any(codes):
+                raise ValueError(f"runs of gtp_offline.py ended with exit codes {codes}")
+            found = [gtp_offline.load_checkpoint(run)["results"] for run in runs]
+            rates = [results["updates_per_second"] for results in found]
+            rows.append({"processes": count, "updates_per_second": sum(rates)})
+    return rows
+
+
+def run_command(data: Path, run_dir: Path, num_updates: int) -> list[str]:
+    """gtp_offline.py on the CPU, evaluated once."""
+    flags = ["--num-updates", str(num_updates), "--device", "cpu", "--no-tensorboard"]
+    flags += ["--eval-freq", str(num_updates), "--num-holdout", "0"]
+    where = ["--dataset-path", str(data), "--run-dir", str(run_dir)]
+    return [sys.executable, str(ROOT / "gtp_offline.py"), *where, *flags]
 
 
 def measure_against(options: Options, data: dict) -> list[dict]:
@@ -442,10 +531,27 @@ def measure_actions(options: Options, calls: int = 20) -> list[dict]:
 
 def print_updates(rows: list[dict]) -> None:
     """Markdown."""
-    print("| | updates/s | ratio to the plain loop | first 5 updates, s |\n|---|---|---|---|")
+    columns = ["", "updates/s", "ratio to the plain loop", "GFLOP an update"]
+    columns += ["share of the limit", "generated kernels", "first 5 updates, s"]
+    print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     for row in rows:
-        speed = f"{row['updates_per_second']:.1f} | {row['ratio']:.2f}"
-        print(f"| {row['name']} | {speed} | {row['first_updates_seconds']:.1f} |")
+        cells = [
+            row["name"],
+            f"{row['updates_per_second']:.1f}",
+            f"{row['ratio']:.2f}",
+            f"{row['gigaflop']:.2f}",
+            f"{row['share']:.0%}",
+            str(row["kernels"] or ""),
+            f"{row['first_updates_seconds']:.1f}",
+        ]
+        print(f"| {' | '.join(cells)} |")
+
+
+def print_processes(rows: list[dict]) -> None:
+    """A line each."""
+    for row in rows:
+        speed = f"{row['updates_per_second']:.1f} updates/s together"
+        print(f"runs of gtp_offline.py side by side: {row['processes']}, {speed}")
 
 
 def print_against(rows: list[dict], folder: str) -> None:
@@ -484,6 +590,8 @@ def draw(rows: list[dict], path: Path, title: str) -> None:
 def check(options: Options) -> None:
     """ValueError for what cannot be measured."""
     make_args(gtp_offline, options.device)
+    if options.processes < 0:
+        raise ValueError(f"--processes is {options.processes}; it must be at least 0")
     for flag in ("rounds", "slice"):
         count = getattr(options, flag)
         if count < 1:
@@ -507,6 +615,7 @@ def run(options: Options) -> None:
     else:
         results["updates"] = measure_updates(options, data)
         results["actions"] = measure_actions(options)
+        results["processes"] = measure_processes(options) if options.processes else []
         draw(results["updates"], options.out / "speed.png", machine)
     shapes = f"{options.obs_dim} observations, {options.action_dim} actions"
     print(f"\n{machine}, torch {torch.__version__}, {shapes}\n")
@@ -516,6 +625,7 @@ def run(options: Options) -> None:
     else:
         print_updates(results["updates"])
         print_actions(results["actions"])
+        print_processes(results["processes"])
         gtp_offline.write_json(options.out / "speed.json", results)
 
 

@@ -56,6 +56,7 @@ from offline_tasks.registry import (
     dataset_file,
     make_env,
     normalized_score,
+    prepare,
     task_dims,
 )
 from offline_tasks.rollout import (
@@ -100,6 +101,7 @@ __all__ = [
     "plot_run",
     "plot_trajectories",
     "plot_value",
+    "prepare",
     "provenance",
     "quiet",
     "record_video",

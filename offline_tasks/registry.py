@@ -6,6 +6,7 @@ Each source of tasks is a module with the same calls: `owns(env_id)`, `task_dims
 owns an id is asked.
 """
 
+import importlib
 import os
 import sys
 from pathlib import Path
@@ -41,6 +42,36 @@ def check_env_id(env_id: str) -> None:
         gymnasium_tasks.check_env_id(env_id, others=[*there, *TASK_DIMS])
     elif source(env_id) in (minari, ogbench):
         source(env_id).check_env_id(env_id)
+
+
+def prepare(env_id: str) -> None:
+    """`check_env_id`, and the import of what episodes need, before any time is spent on training.
+    They need no picture: a renderer named by MUJOCO_GL that cannot be loaded is switched off, with
+    a line. Raises ValueError where the simulator of a task of D4RL cannot be imported."""
+    check_env_id(env_id)
+    if source(env_id) is toys:
+        return
+    try:
+        _import_mujoco()
+        if source(env_id) is d4rl_files:
+            importlib.import_module("offline_tasks.d4rl")
+    except ImportError as error:
+        if source(env_id) is d4rl_files:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{env_id} needs Gymnasium and MuJoCo: {reason}") from error
+
+
+def _import_mujoco() -> None:
+    try:
+        importlib.import_module("mujoco")
+    except Exception as error:  # each graphics library has its own kinds
+        renderer = os.environ.get("MUJOCO_GL")
+        if renderer is None:
+            raise
+        reason = " ".join(str(error).split())
+        print(f"MUJOCO_GL={renderer} fails, now disable: no pictures ({reason})", file=sys.stderr)
+        os.environ["MUJOCO_GL"] = "disable"
+        importlib.import_module("mujoco")
 
 
 def task_dims(env_id: str) -> tuple[int, int, int]:

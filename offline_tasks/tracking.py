@@ -5,13 +5,14 @@ import secrets
 from importlib import import_module
 from pathlib import Path
 
-from offline_tasks.registry import check_env_id
+from offline_tasks.registry import prepare
 
 
 def check_run(env_id: str, track: bool) -> None:
-    """ValueError for a task that cannot be run ('': none), or where wandb is asked for in vain."""
+    """ValueError for a task that cannot be run ('': none), or where wandb is asked for in vain.
+    Imports what the episodes of the task need."""
     if env_id:
-        check_env_id(env_id)
+        prepare(env_id)
     if track:
         check_tracking()
 

@@ -137,3 +137,57 @@ def test_the_scripts_run_from_any_folder(tmp_path):
     script.write_text(f"import sys; sys.path += {folders}; {loads}; print(len(sys.modules))")
     done = subprocess.run(**run_script(script, folder=tmp_path, capture_output=True))
     assert done.returncode == 0, done.stderr
+
+
+def test_arithmetic_is_counted_and_the_limit_is_a_product_of_the_hidden_layers():
+    """A product of (256, 256) by (256, 256) takes 2 * 256^3; an update with two steps of the
+    sampler in its TD target takes 3 of 5 of the sampler's passes less than one with five."""
+    data = speed.random_data(QUICK, rows=400)
+    runners = {speed.PEAK: speed.products(QUICK)}
+    for title in ("gtp_bc", "gtp_offline, Eq. 16", "gtp_offline, Eq. 16, --target-steps 2"):
+        name, changes = speed.CASES[title]
+        module = speed.load_script(name, ROOT)
+        args = speed.make_args(module, "cpu", **changes)
+        runners[title] = speed.contestant(module, args, data, 3, 2)
+    peak, cloning, five, two = speed.warm_up(runners, float("inf")).values()
+    assert peak["gigaflop"] == pytest.approx(speed.PRODUCTS * 2 * 256**3 / 1e9)
+    embedding = 2 * (16 * 32 + 32 * 16)  # of one row of times
+    layers = 256 * ((2 + 32 + 3) * 256 + 2 * 256**2 + 256 * 2)
+    one_pass = 2 * (embedding + layers) / 1e9
+    assert five["gigaflop"] - two["gigaflop"] == pytest.approx(3 * one_pass, rel=1e-6)
+    assert one_pass < cloning["gigaflop"] < two["gigaflop"]
+
+
+def test_runs_side_by_side_add_up(monkeypatch):
+    """One alone, then two; what they made together is the sum of their updates per second."""
+    commands = []
+
+    class Process:
+        def __init__(self, command):
+            commands.append(command)
+
+        def wait(self):
+            gtp_offline.train(gtp_offline.parse_args(commands.pop(0)[2:]))
+            return 0
+
+    monkeypatch.setattr(speed, "subprocess", SimpleNamespace(Popen=Process))
+    one, two = speed.measure_processes(replace(QUICK, processes=2), num_updates=2)
+    assert (one["processes"], two["processes"]) == (1, 2)
+    assert one["updates_per_second"] > 0 and two["updates_per_second"] > 0
+
+
+def test_a_run_side_by_side_that_fails_is_said(monkeypatch):
+    failing = SimpleNamespace(wait=lambda: 1)
+    monkeypatch.setattr(speed, "subprocess", SimpleNamespace(Popen=lambda command: failing))
+    with pytest.raises(ValueError, match=r"gtp_offline.py ended with exit codes \[1\]"):
+        speed.measure_processes(replace(QUICK, processes=2))
+
+
+def test_eager_means_eager_also_on_a_card():
+    """Where a long run would be compiled by default."""
+    ways = speed.modes(replace(QUICK, device="cuda", eager=False))
+    assert ways["eager"] == {"compile": False, "cuda_graphs": False}
+    assert ways["compiled, bf16"] == {"compile": True, "cuda_graphs": False, "bf16": True}
+    assert ways["CUDA graphs"] == {"compile": True, "cuda_graphs": True}
+    against = speed.modes(replace(QUICK, against="elsewhere", eager=False))
+    assert list(against) == ["eager", "compiled"]

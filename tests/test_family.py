@@ -183,6 +183,7 @@ def test_gtp_bc_has_the_flags_of_gtp_offline_but_those_of_the_critic():
         "critic_learning_rate",
         "gamma",
         "max_q_backup",
+        "target_steps",
         "eta",
         "truncate_advantage",
         "std_floor",

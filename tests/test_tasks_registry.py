@@ -1,5 +1,6 @@
 """offline_tasks: ids, dimensions, scores, checks of data, what is imported when."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 import offline_tasks
-from offline_tasks import d4rl_files, evaluate, make_env
+from offline_tasks import d4rl_files, evaluate, make_env, registry
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -337,3 +338,58 @@ def test_make_env_warns_of_nothing():
         [sys.executable, "-W", "error", "-c", code], env=env, capture_output=True, text=True
     )
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+
+
+# ---- before training ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("renderer", ["nonsense", "osmesa"])
+def test_a_renderer_that_cannot_be_loaded_is_switched_off(renderer):
+    """MuJoCo refuses the one itself; for the other a library is missing."""
+    code = """
+import contextlib, ctypes.util, io
+import offline_tasks
+ctypes.util.find_library = lambda name: None
+said = io.StringIO()
+with contextlib.redirect_stderr(said):
+    offline_tasks.prepare("hopper-medium-v2")
+    offline_tasks.prepare("hopper-medium-v2")
+obs, _ = offline_tasks.make_env("hopper-medium-v2").reset(seed=0)
+print(len(obs), said.getvalue())
+"""
+    words = run_python(code, MUJOCO_GL=renderer)
+    assert words[:4] == ["11", f"MUJOCO_GL={renderer}", "fails,", "now"]
+    assert words.count("now") == 1
+
+
+def test_a_simulator_that_is_not_there_is_said_before_training(monkeypatch):
+    def absent(name):
+        raise ImportError(f"No module named {name!r}")
+
+    monkeypatch.setattr(registry.importlib, "import_module", absent)
+    with pytest.raises(ValueError, match="hopper-medium-v2 needs Gymnasium and MuJoCo: No module"):
+        offline_tasks.prepare("hopper-medium-v2")
+    offline_tasks.prepare("CartPole-v1")  # may do without MuJoCo
+    offline_tasks.prepare("multigoal-v0")
+
+
+def test_an_error_of_mujoco_without_a_chosen_renderer_is_not_hidden(monkeypatch):
+    def broken(name):
+        raise OSError("damaged library")
+
+    monkeypatch.setattr(registry.importlib, "import_module", broken)
+    monkeypatch.delenv("MUJOCO_GL", raising=False)
+    with pytest.raises(OSError, match="damaged library"):
+        offline_tasks.prepare("hopper-medium-v2")
+
+
+@pytest.mark.parametrize("name", ["gtp_offline", "gtp_bc", "diffusion_ql", "consistency_ac"])
+def test_a_script_asks_for_it_before_training(name, monkeypatch):
+    def absent(env_id):
+        raise ValueError(f"{env_id} needs Gymnasium and MuJoCo")
+
+    script = importlib.import_module(name)
+    monkeypatch.setattr(sys.modules["offline_tasks.tracking"], "prepare", absent)
+    args = script.default_args("hopper-medium-v2", device="cpu")
+    with pytest.raises(script.ArgumentError, match="hopper-medium-v2 needs Gymnasium and MuJoCo"):
+        script.check_args(args)

@@ -205,6 +205,25 @@ def test_the_critic_steps_towards_the_expectile_target(max_q_backup, choosing, u
     assert run.metrics["target_q"].item() == pytest.approx(target.mean().item())
 
 
+@pytest.mark.parametrize(("target_steps", "steps"), [(0, 3), (1, 1), (2, 2), (7, 7)])
+def test_the_td_targets_actions_take_their_own_steps(target_steps, steps, update):
+    """--target-steps, and --num-steps without it; those of --value policy stay at --num-steps."""
+    run = update(
+        gtp, eta=1.0, td_target="policy", value="policy", target_steps=target_steps, gamma=0.9
+    )
+    obs, next_obs = run.batch.observations, run.batch.next_observations
+    times = gtp.sampling_times(steps, run.args)
+    assert len(times) == steps + 1
+    with torch.no_grad():
+        actor_ema = run.before["actor_ema"]
+        next_actions = gtp.sample_actions(actor_ema, next_obs, noise_of(run, 1, 2), times)
+        next_q = run.before["critic_target"](next_obs, next_actions).amin(0)[0]
+    target = run.batch.rewards + 0.9 * (1 - run.batch.terminals) * next_q
+    loss = (run.before["critic"](obs, run.batch.actions) - target).square().mean(1).sum()
+    assert_step(run, "critic", loss)
+    assert len(run.inputs["times"]) == 4
+
+
 @pytest.mark.parametrize("script", CRITICS)
 def test_the_target_critic_follows_the_critic_at_the_rate_tau(script, update):
     assert_average(update(script, eta=1.0), "critic_target", "critic", 0.25)
@@ -281,19 +300,30 @@ def test_the_learned_value_steps_towards_the_smaller_q(weight_critic, changes, u
     assert run.metrics["value"].item() == pytest.approx(loss.item())
 
 
-def test_an_update_goes_from_the_critic_to_the_value_to_the_actor(update, monkeypatch):
-    """Algorithm 1, lines 4 to 8, and the averages after all of them (line 9)."""
-    steps = record(monkeypatch, gtp, "gradient_step")
-    averages = record(monkeypatch, gtp, "polyak")
-    run = update(gtp)
-    assert [network for (_, network, *_), _ in steps] == [
-        run.nets["critic"],
-        run.nets["value"],
-        run.nets["actor"],
-    ]
-    assert [target for (target, *_), _ in averages] == [
-        run.nets["actor_ema"],
-        run.nets["critic_target"],
+def test_an_update_goes_from_the_critic_to_value_and_actor_to_the_averages(update, monkeypatch):
+    """Algorithm 1: the critic's step (line 4), then the weights (5), then those of V and the actor
+    together (8), then the averages (9)."""
+    order = []
+
+    def watch(name, say):
+        original = getattr(gtp, name)
+
+        def watched(*args):
+            order.append((name, say(*args)))
+            return original(*args)
+
+        monkeypatch.setattr(gtp, name, watched)
+
+    watch("gradient_steps", lambda nets, optimizers, losses, bound: [*losses])
+    watch("advantage_weights", lambda *args: None)
+    watch("polyak", lambda target, source, rate: target)
+    nets = update(gtp).nets
+    assert order == [
+        ("gradient_steps", ["critic"]),
+        ("advantage_weights", None),
+        ("gradient_steps", ["value", "actor"]),
+        ("polyak", nets["actor_ema"]),
+        ("polyak", nets["critic_target"]),
     ]
 
 
@@ -449,41 +479,66 @@ def test_a_gradient_is_shortened_to_its_bound_and_never_lengthened(grad_norm, fa
     network, other = torch.nn.Linear(2, 1, bias=False), torch.nn.Linear(2, 1, bias=False)
     before, untouched = network.weight.detach().clone(), other.weight.detach().clone()
     network.weight.grad = torch.full((1, 2), 100.0)
-    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    optimizers = {"actor": torch.optim.SGD(network.parameters(), 0.1)}
     loss = (network(torch.tensor([3.0, 4.0])) + other(torch.tensor([1.0, 1.0]))).sum()
-    norm = gtp.gradient_step(optimizer, network, loss, grad_norm)
+    nets = {"actor": network, "critic": other}
+    norms = gtp.gradient_steps(nets, optimizers, {"actor": loss}, grad_norm)
     expected = before - 0.1 * factor * torch.tensor([[3.0, 4.0]])
     torch.testing.assert_close(network.weight.detach(), expected)
-    assert norm.item() == pytest.approx(5)
+    assert norms.keys() == {"actor"} and norms["actor"].item() == pytest.approx(5)
     assert other.weight.grad is None and torch.equal(other.weight, untouched)
 
 
 @pytest.mark.skipif(torch.__version__ < "2.11", reason="--compile needs PyTorch 2.11")
+@pytest.mark.parametrize("rates", [(0.02, 0.02), (0.02, 0.003)])
 @pytest.mark.parametrize("grad_norm", [0.0, 1.0, 1e3])
-def test_the_step_of_compiled_updates_is_that_of_eager_ones(grad_norm):
-    """Adam's weights and averages after four steps, of gradients below and above the bound; the
-    graph is captured in one piece but run by eager PyTorch, whatever the device."""
+def test_the_step_of_compiled_updates_is_that_of_eager_ones(grad_norm, rates):
+    """Adam's weights and averages of two networks after four steps, of gradients below and above
+    the bound, which is each network's own; the graph is captured in one piece but run by eager
+    PyTorch, whatever the device."""
     outcomes = []
     for compiled in (False, True):
         torch.manual_seed(0)
-        network = torch.nn.Linear(4, 3).double()
-        optimizer = torch.optim.Adam(network.parameters(), lr=0.02, fused=True)
+        nets = torch.nn.ModuleDict({"value": torch.nn.Linear(4, 3), "actor": torch.nn.Linear(4, 2)})
+        nets.double()
+        optimizers = {
+            name: torch.optim.Adam(net.parameters(), lr=rate, fused=True)
+            for (name, net), rate in zip(nets.items(), rates, strict=True)
+        }
         x = torch.randn(8, 4).double()
 
-        def step(scale, network=network, optimizer=optimizer, x=x):
-            loss = scale * network(x).square().mean()
-            return gtp.gradient_step(optimizer, network, loss, grad_norm)
+        def step(scale, nets=nets, optimizers=optimizers, x=x):
+            factors = {"value": scale, "actor": 3 - scale}
+            losses = {name: factors[name] * net(x).square().mean() for name, net in nets.items()}
+            return [*gtp.gradient_steps(nets, optimizers, losses, grad_norm).values()]
 
-        norms = [step(torch.tensor(1.0))]  # Adam's averages begin with an eager step
+        norms = step(torch.tensor(1.0))  # Adam's averages begin with an eager step
         with torch._dynamo.config.patch(trace_autograd_ops=True):
             if compiled:
                 step = torch.compile(step, backend="eager", fullgraph=True)
-            norms += [step(torch.tensor(scale)) for scale in (0.01, 30.0, 2.0)]
+            for scale in (0.01, 30.0, 2.0):
+                norms += step(torch.tensor(scale))
         assert min(norms) < 1 < max(norms) < 1e3
-        states = [optimizer.state[parameter] for parameter in network.parameters()]
+        states = [item.state[p] for item in optimizers.values() for p in item.state]
         averages = [[state[key] for key in ("step", "exp_avg", "exp_avg_sq")] for state in states]
-        outcomes.append([norms, list(network.parameters()), averages])
+        outcomes.append([norms, list(nets.parameters()), averages])
     torch.testing.assert_close(outcomes[0], outcomes[1], rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize(("rates", "calls"), [((0.02, 0.02), 1), ((0.02, 0.003), 2)])
+def test_networks_of_one_rate_share_a_compiled_step_of_adam(rates, calls, monkeypatch):
+    monkeypatch.setattr(gtp, "adam", lambda *args, **kwargs: counted.append(kwargs["lr"]))
+    counted = []
+    nets = torch.nn.ModuleDict({"value": torch.nn.Linear(4, 3), "actor": torch.nn.Linear(4, 2)})
+    optimizers = {}
+    losses = {}
+    for (name, net), rate in zip(nets.items(), rates, strict=True):
+        optimizers[name] = torch.optim.Adam(net.parameters(), lr=rate)
+        losses[name] = net(torch.ones(1, 4)).sum()
+        losses[name].backward(retain_graph=True)
+        optimizers[name].step()  # its averages begin
+    gtp.compiled_gradient_steps(nets, optimizers, losses, 1.0)
+    assert len(counted) == calls and set(counted) == set(rates)
 
 
 @pytest.mark.parametrize("script", FAMILY)
@@ -516,6 +571,54 @@ def test_averages_begin_as_copies_of_their_sources(script):
         sources = nets[pairs[average]].parameters()
         for parameter, source in zip(nets[average].parameters(), sources, strict=True):
             assert torch.equal(parameter, source) and parameter.data_ptr() != source.data_ptr()
+
+
+# ---- bfloat16 ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("script", FAMILY)
+def test_bf16_is_of_the_actors_hidden_layers_alone(script, monkeypatch):
+    """Both actors' three hidden layers give bfloat16, all else float32: outputs, embeddings, Q, V,
+    parameters, gradients and metrics."""
+    seen = {}
+
+    def watch(name):
+        def hook(module, given, result):
+            seen.setdefault(name, set()).add(result.dtype)
+
+        return hook
+
+    args = arguments(script, bf16=True, **({} if script is gtp_bc else {"eta": 1.0}))
+    nets = script.make_networks(args, 3, 2)
+    for name, module in nets.named_modules():
+        if isinstance(module, (torch.nn.Linear, script.EnsembleLinear)):
+            module.register_forward_hook(watch(name))
+    data = make_data()
+    optimizers = script.make_optimizers(nets, args)
+    inputs = script.draw_inputs(0, data, torch.Generator().manual_seed(0), args)
+    metrics = script.update_networks(nets, optimizers, data, inputs, args)
+    half = {f"{actor}.net.{i}" for actor in ("actor", "actor_ema") for i in (0, 2, 4)}
+    half &= seen.keys()  # Diffusion-QL's averaged actor computes the TD target alone
+    assert len(half) >= 3 and {f"actor.net.{i}" for i in (0, 2, 4)} <= half
+    for name, kinds in seen.items():
+        assert kinds == {torch.bfloat16 if name in half else torch.float32}, name
+    tensors = [*metrics.values(), *nets.parameters()]
+    tensors += [parameter.grad for parameter in nets.parameters() if parameter.grad is not None]
+    assert {tensor.dtype for tensor in tensors} == {torch.float32}
+
+
+@pytest.mark.parametrize("script", FAMILY)
+def test_bf16_is_near_float32(script):
+    """The sampled actions of the same weights and noise differ by bfloat16's rounding at most."""
+    found = []
+    for bf16 in (False, True):
+        args = arguments(script, bf16=bf16)
+        torch.manual_seed(0)
+        nets = script.make_networks(args, 3, 2)
+        act = script.make_act(nets, replace(args, eval_actor="online"), 0)
+        found.append(torch.from_numpy(act(np.ones((50, 3), np.float32))))
+    assert not torch.equal(*found)
+    torch.testing.assert_close(*found, rtol=0, atol=0.03)
 
 
 # ---- what is drawn for an update -------------------------------------------------------------
