@@ -20,7 +20,7 @@ ASIDE = {
     *("tensorboard", "checkpoint_freq", "log_freq", "eval_freq", "num_eval_episodes"),
     *("fix_timeouts", "divergence_bound", "literal", "cuda_graphs", "num_updates"),
     *("selection", "top_k", "schedule", "action_units", "d4rl_semantics"),
-    *("early_stop", "diffusion_bc", "track", "wandb_project", "wandb_entity"),
+    *("early_stop", "diffusion_bc", "bf16", "track", "wandb_project", "wandb_entity"),
 }
 REDRAWN = {"max_q_backup", "num_value_samples", "td_target"}  # other noise, whatever it is for
 MODES = {  # in each, every flag is changed alone
