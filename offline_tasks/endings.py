@@ -50,7 +50,7 @@ def say_impossible_q(results: dict, gamma: float) -> None:
     """Prints, once a run, that Q is above what rewards and discount allow; sets `q_bound`."""
     losses = results["losses"][-1]
     q = losses.get("q_max", losses.get("q_mean"))
-    largest = results["dataset"].get("largest_rewards")  # older runs have none
+    largest = results.get("dataset", {}).get("largest_rewards")  # older runs: none
     if q is None or largest is None or "q_bound" in results:
         return
     bound = largest_return(largest, gamma)

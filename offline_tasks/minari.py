@@ -120,12 +120,11 @@ def read_arrays(env_id: str, path, d4rl_semantics: bool) -> dict[str, np.ndarray
 
     if not h5py.is_hdf5(path):
         return arrays.read_file(path, d4rl_semantics)
-    with h5py.File(path) as file:
+    with arrays.reading(path), h5py.File(path) as file:
         if "episode_0" not in file:
             return arrays.read_file(path, d4rl_semantics)
-        with arrays.reading(path):
-            # By number: as text, episode_10 comes before episode_2.
-            episodes = [_episode(file[f"episode_{i}"]) for i in range(len(file))]
+        # By number: as text, episode_10 comes before episode_2.
+        episodes = [_episode(file[f"episode_{i}"]) for i in range(len(file))]
     return {key: np.concatenate([rows[key] for rows in episodes]) for key in episodes[0]}
 
 

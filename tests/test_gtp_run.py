@@ -124,7 +124,13 @@ def test_results_have_the_documented_keys_and_types(small, dataset, tmp_path):
     assert results["versions"]["torch"] == torch.__version__
     assert results["versions"]["numpy"] == np.__version__
     assert results["variant"] == ""
+    with np.load(dataset) as file:
+        ends = file["terminals"][:-1] > 0
+        rewards = file["rewards"][:-1]
+        going_on = rewards[~ends & (file["timeouts"][:-1] == 0)]
+    largest = {"going_on": going_on.max(), "ending": rewards[ends].max()}
     assert results["dataset"] == {
+        "largest_rewards": pytest.approx(largest),
         "path": str(dataset),
         "sha256": hashlib.sha256(dataset.read_bytes()).hexdigest(),
         "transitions": 234,  # 239 rows with a successor, less 5 timeouts
@@ -427,6 +433,7 @@ def test_evaluating_a_policy_on_a_task_does_not_change_training(multigoal, small
     run_dir, results = multigoal
     path = results["dataset"]["path"]
     names = ("eta", "learning_rate", "batch_size", "num_holdout", "normalize_observations")
+    names += ("ema_every",)
     kept = {name: results["args"][name] for name in names}
     train(small("plain", dataset_path=path, **kept))
     assert differences(networks(run_dir), networks(tmp_path / "plain")) == []
@@ -450,7 +457,7 @@ def test_the_averages_follow_the_networks_at_the_polyak_rate(small, name):
     average = {"actor": "actor_ema", "critic": "critic_target"}[name]
     nets = {}
     for tau in (0.0, 0.25, 1.0):
-        args = small(f"tau{tau}", tau=tau, num_updates=1)
+        args = small(f"tau{tau}", tau=tau, ema_every=1, num_updates=1)
         train(args)
         nets[tau] = networks(args.run_dir)
     keys = [key for key in nets[0.0] if key.startswith(f"{name}.") and "obs_" not in key]
