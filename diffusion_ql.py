@@ -64,8 +64,8 @@ class Args:
     """Diffusion-QL. With --env-id X, --help shows the values for task X."""
 
     # --- shared: arguments of every script ---
-    env_id: str = ""  # a D4RL task, multigoal-v0, or a Gymnasium id (module:Id-v0)
-    dataset_path: str = ""  # HDF5 or NPZ file with D4RL's keys; the task's own if empty
+    env_id: str = ""  # of D4RL, Minari, OGBench, a toy, or Gymnasium (module:Id-v0)
+    dataset_path: str = ""  # HDF5 or NPZ file of transitions; the task's own if empty
     d4rl_semantics: bool = False  # drop terminal rows that timed out and a terminal last row
     action_units: Literal["auto", "env", "unit"] = "auto"  # the file's; auto: env where they fit
     run_dir: str = ""  # receives everything; runs/{task}__{script}__{seed}__{time} if empty
