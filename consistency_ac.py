@@ -880,7 +880,7 @@ def state_value(nets, args):
 def select(results, args):
     """The evaluations that results.json names, also the one that the reference code selects
     offline, by L_c."""
-    if TASKS_FOLDER.is_dir():
+    if TASKS_FOLDER.is_dir() and not args.q_norm:  # else Q has another scale than returns
         tasks().say_impossible_q(results, args.gamma)
     order = np.argsort([losses["bc"] for losses in results["losses"]], kind="stable")
     evaluations = results["evaluations"]
