@@ -880,7 +880,7 @@ def state_value(nets, args):
 def select(results, args):
     """The evaluations that results.json names, also the one that the reference code selects
     offline, by L_c."""
-    if TASKS_FOLDER.is_dir():
+    if TASKS_FOLDER.is_dir() and not args.q_norm:  # else Q has another scale than returns
         tasks().say_impossible_q(results, args.gamma)
     order = np.argsort([losses["bc"] for losses in results["losses"]], kind="stable")
     evaluations = results["evaluations"]
@@ -992,7 +992,8 @@ def load_policy(checkpoint, **changes):
     if not changes.keys() <= CHANGEABLE:
         raise ArgumentError(f"{sorted(changes)}: only {sorted(CHANGEABLE)} can be changed")
     args = replace(saved_args(state), **{"device": "cpu"} | changes)
-    saved = {"resume": str(checkpoint), "dataset_path": "none"}  # it needs no task
+    args = replace(args, track=False, compile=False)  # acting needs neither
+    saved = {"resume": str(checkpoint), "dataset_path": "none"}  # nor a task
     check_args(replace(args, env_id="", action_units="auto", **saved))
     return make_act(load_networks(state, args), args, args.seed)
 

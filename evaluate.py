@@ -155,7 +155,8 @@ def changed_args(saved, flags, script, state):
     # A run that has lost its task by --env-id "" still has its data.
     # What an older run was allowed, it may go on to do.
     path = state["results"]["dataset"]["path"]
-    script.check_args(replace(args, resume=str(flags.run_dir), dataset_path=path))
+    past = {"resume": str(flags.run_dir), "dataset_path": path, "action_units": "auto"}
+    script.check_args(replace(args, **past))
     check_task(args.env_id, flags, state["dims"])
     return args
 

@@ -1149,7 +1149,8 @@ def load_policy(checkpoint, **changes):
     if not changes.keys() <= CHANGEABLE:
         raise ArgumentError(f"{sorted(changes)}: only {sorted(CHANGEABLE)} can be changed")
     args = replace(saved_args(state), **{"device": "cpu"} | changes)
-    saved = {"resume": str(checkpoint), "dataset_path": "none"}  # it needs no task
+    args = replace(args, track=False, compile=False)  # acting needs neither
+    saved = {"resume": str(checkpoint), "dataset_path": "none"}  # nor a task
     check_args(replace(args, env_id="", action_units="auto", **saved))
     return make_act(load_networks(state, args), args, args.seed)
 

@@ -47,14 +47,16 @@ def largest_return(largest: dict, gamma: float) -> float:
 
 
 def say_impossible_q(results: dict, gamma: float) -> None:
-    """Prints, once a run, that Q is above what rewards and discount allow; sets `q_bound`."""
+    """Prints, once a run, that Q is above what rewards and discount allow; sets `q_bound`. A critic
+    that is right errs by less than half a reward, and `q_max` is the largest of many errors."""
     losses = results["losses"][-1]
     q = losses.get("q_max", losses.get("q_mean"))
     largest = results.get("dataset", {}).get("largest_rewards")  # older runs: none
     if q is None or largest is None or "q_bound" in results:
         return
     bound = largest_return(largest, gamma)
-    if q > bound:
+    error = max(abs(reward) for reward in largest.values() if reward is not None) / 2
+    if q > bound + error:
         results["q_bound"] = bound
         reached = f"Q reaches {q:.4g}, but rewards and --gamma {gamma:g} allow {bound:.4g}"
         remedy = "try a smaller --critic-learning-rate; gtp_offline.py has --critic-norm layer too"

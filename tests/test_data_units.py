@@ -289,6 +289,12 @@ def test_a_run_of_no_task_is_stretched_for_a_task_with_a_line(recorder, dataset,
     np.testing.assert_allclose(Recorder.told[:1], expected, atol=1e-6)
 
 
+def test_a_run_in_its_tasks_units_is_measured_on_its_data_alone(recorder, data_file, tmp_path):
+    gtp_bc.train(own(gtp_bc, data_file, tmp_path / "run", action_units="env"))
+    row = evaluate.evaluate(evaluate.Flags(tmp_path / "run", env_id=""))
+    assert row["env_id"] is None and row["energy_score"] > 0
+
+
 @SCRIPT
 def test_units_of_no_environment_are_a_wrong_argument(script, data_file, monkeypatch, capsys):
     words = ["x.py", "--dataset-path", str(data_file), "--device", "cpu", "--action-units", "env"]

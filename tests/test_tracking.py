@@ -148,3 +148,18 @@ def test_a_tracked_run_is_evaluated_without_wandb(small, wandb, monkeypatch):
     row = evaluate.evaluate(evaluate.Flags(Path(small().run_dir)))
     assert row["energy_score"] > 0
     assert len(wandb.given) == 1
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_tracked_and_compiled_run_acts_without_wandb_or_a_new_pytorch(
+    name, small, wandb, monkeypatch
+):
+    script = importlib.import_module(name)
+    args = small("run", script, num_updates=1, track=True)
+    script.train(args)
+    state = script.load_checkpoint(Path(args.run_dir))
+    state["results"]["args"]["compile"] = True
+    script.save_checkpoint(Path(args.run_dir, "checkpoint.pt"), state)
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    monkeypatch.setattr(script.torch, "__version__", "2.4.0")
+    assert script.load_policy(args.run_dir)([0, 0, 0]).shape == (2,)
