@@ -735,22 +735,24 @@ def compiled_update(data, optimizers, args):
     for group in [data, *states]:
         for tensor in group.values():
             torch._dynamo.mark_static_address(tensor)
-    step = None
+    step, working = None, False
 
     def update(*inputs):
-        nonlocal step
+        nonlocal step, working
         try:
             if step is None:
                 mode = "reduce-overhead" if args.cuda_graphs else None
                 step = torch.compile(update_networks, mode=mode)
-            return step(*inputs)
-        except Exception as error:  # of many kinds; the compiler has changed no tensor yet
-            if step is update_networks:
+            metrics = step(*inputs)
+        except Exception as error:  # of many kinds
+            if working:  # not the compiler's fault, and tensors may have changed
                 raise
             reason = " ".join(str(error).split())[:200]
             print(f"--compile failed, going on as with --no-compile: {reason}", file=sys.stderr)
             step = update_networks
-        return step(*inputs)
+            metrics = step(*inputs)
+        working = True
+        return metrics
 
     return update
 

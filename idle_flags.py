@@ -13,6 +13,7 @@ EVERY = [
     ({"compile": False}, ["cuda_graphs"]),
     ({"device": "cpu"}, ["cuda_graphs"]),
     ({"track": False}, ["wandb_project", "wandb_entity"]),
+    ({"track": True}, ["tensorboard"]),
 ]
 GTP = [({"consistency_loss": "squared"}, ["huber_c"])]
 BASELINE = [

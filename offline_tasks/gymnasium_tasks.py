@@ -122,7 +122,7 @@ def bounds_of(env) -> np.ndarray | None:
 
 def dataset_file(env_id: str, folder: Path) -> Path:
     """Raises a ValueError: such a task has no dataset here."""
-    raise ValueError(f"env id {env_id!r} has no dataset of its own: pass one with --dataset-path FILE")
+    raise ValueError(f"env id {env_id!r} has no dataset of its own; give --dataset-path FILE")
 
 
 def normalized_score(env_id: str, returns: np.ndarray) -> np.ndarray | None:
