@@ -125,7 +125,14 @@ def test_a_file_that_is_not_there_names_the_presets(monkeypatch):
         read_sweep("sweeps/smok.toml")
 
 
-PRESETS = {"table1": 225, "table2": 225, "table5": 90, "standins": 48, "smoke": 8}
+PRESETS = {
+    "table1": 225,
+    "table2": 225,
+    "table5": 90,
+    "standins": 48,
+    "standins-short": 8,
+    "smoke": 8,
+}
 
 
 @pytest.mark.parametrize("name", PRESETS)
