@@ -8,6 +8,7 @@ A file is FOLDER/LABEL-SEED.json; about.md beside it says what was asked and wha
 
 import json
 import re
+import sys
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,11 @@ import numpy as np
 import tyro
 from matplotlib.figure import Figure
 
-RESULTS = Path(__file__).resolve().with_name("results")
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+from offline_tasks.pages import draw_line  # noqa: E402
+
+RESULTS = ROOT / "docs" / "results"
 UNTOLD = ("--seed", "--run-dir", "--eval-freq")  # a command's table does without
 
 
@@ -77,11 +82,11 @@ def draw(runs, path, title):
     figure = Figure(figsize=(9, 3.6), dpi=110, layout="constrained")
     figure.suptitle(title)
     left, right = figure.subplots(1, 2, sharey=True)
-    for label, seeds in runs.items():
+    for position, (label, seeds) in enumerate(runs.items()):
         updates, minutes, scores = curves(seeds)
-        for axis, x in ((left, updates), (right, minutes)):
-            axis.plot(x, scores.mean(0), label=label)
-            axis.fill_between(x, scores.min(0), scores.max(0), alpha=0.15)
+        band = (scores.min(0), scores.max(0))
+        draw_line(left, position, label, updates, scores.mean(0), band)
+        draw_line(right, position, label, minutes, scores.mean(0), band)
     left.set(xlabel="updates", ylabel="score: mean, range of the seeds")
     right.set(xlabel="minutes of training")
     for axis in (left, right):
@@ -93,15 +98,18 @@ def draw(runs, path, title):
 
 def table(runs):
     """Markdown: of each label the last score by seed, the mean of the last two, time, command."""
-    lines = ["| | seeds | score at the end | mean of the last two | minutes | command |"]
-    lines.append("|---|---|---|---|---|---|")
+    lines = [
+        "| | seeds | score at the end | mean of the last two | minutes | command |",
+        "|---|---|---|---|---|---|",
+    ]
     for label, seeds in runs.items():
         numbers = ", ".join(str(results["seed"]) for results in seeds)
         last = ", ".join(f"{score:.0f}" for score in scores_of(seeds, -1))
         two = np.mean([scores_of(seeds, -2), scores_of(seeds, -1)])
         minutes = np.mean([results["seconds"] for results in seeds]) / 60
         command = plain_command(seeds[0]["command"], UNTOLD)
-        lines.append(f"| {label} | {numbers} | {last} | {two:.1f} | {minutes:.1f} | `{command}` |")
+        cells = [label, numbers, last, f"{two:.1f}", f"{minutes:.1f}", f"`{command}`"]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
