@@ -68,7 +68,7 @@ class Options:
     hidden_dim: int = 128  # width of the networks; the paper's is 256
     num_eval_episodes: int = 0  # episodes per evaluation; 0: the task's
     eta: float = 0.0  # temperature of the weights (Eq. 14); 0: cloning, no critic
-    only: str = ""  # train only variants whose title contains this
+    only: tuple[str, ...] = ()  # titles of variants, or parts of titles; none: all variants
     device: str = "cpu"  # or cuda
     compile: bool = False  # torch.compile the update
     quick: bool = False  # one seed of a few updates: shows that it works, not more
@@ -297,11 +297,20 @@ def toy_summary(run_dirs: list[str], steps: list[str]) -> dict:
     return {"off_mode": off_mode, "masses": masses}
 
 
+def select(variants: dict[str, Variant], only: tuple[str, ...]) -> dict[str, Variant]:
+    """The variants with the titles `only`; what is no title stands for all those it is in."""
+    titles = set()
+    for words in only:
+        found = {title for title in variants if words in title}
+        if not found:
+            raise ValueError(f"--only {words} is in none of {', '.join(variants)}")
+        titles |= {words} if words in variants else found
+    return {title: variant for title, variant in variants.items() if title in titles}
+
+
 def compare(name: str, options: Options, variants: dict[str, Variant]) -> dict[str, dict]:
     """{title: summary} of every variant over the seeds, also written to {out}/{name}.json."""
-    chosen = {title: v for title, v in variants.items() if options.only in title}
-    if not chosen:
-        raise ValueError(f"--only {options.only} is in none of {', '.join(variants)}")
+    chosen = select(variants, options.only) if options.only else variants
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     table = {}
     for title, variant in chosen.items():

@@ -478,6 +478,20 @@ def test_results_without_table_and_row_get_them(tmp_path):
     assert json.loads(file.read_text()) == whole and whole["table"] == 7
 
 
+def test_only_takes_titles_and_parts_of_titles():
+    variants = shortcut.variants()
+    chosen = {
+        ("GTP",): ["GTP"],
+        ("GTP,",): ["GTP, squared error"],
+        ("GTP", "averaged"): ["GTP", "Shortcut, averaged targets"],
+        ("Short", "GTP, squared error"): [*variants][1:],
+    }
+    for only, titles in chosen.items():
+        assert [*experiment.select(variants, only)] == titles
+    with pytest.raises(ValueError, match="--only nothing is in none of GTP, "):
+        experiment.select(variants, ("GTP", "nothing"))
+
+
 def test_a_run_is_used_again_for_the_same_data_and_arguments_only(tmp_path, dataset, capsys):
     def run(*given):
         argv = ["--quick", "--num-updates", "8", "--out", str(tmp_path), "--only", "GTP", *given]
@@ -485,7 +499,7 @@ def test_a_run_is_used_again_for_the_same_data_and_arguments_only(tmp_path, data
 
     assert run()[0] == 0
     before = [path.stat().st_mtime_ns for path in sorted(tmp_path.glob("*/checkpoint.pt"))]
-    assert len(before) == 2 and run()[0] == 0
+    assert len(before) == 1 and run()[0] == 0
     assert before == [path.stat().st_mtime_ns for path in sorted(tmp_path.glob("*/checkpoint.pt"))]
     for given, named in (
         (("--dataset-path", str(dataset)), "toy.npz"),
