@@ -12,11 +12,12 @@ rows that the run held out. Exit code: 2 for a wrong argument, 1 for what cannot
 import contextlib
 import json
 import sys
-import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
+from signal import SIGINT
 from typing import Annotated
 
+import numpy as np
 import torch
 import tyro
 
@@ -77,11 +78,7 @@ def load_run(path):
         known = ", ".join(f"{script}.py" for script in SCRIPTS)
         raise InputError(f"{path} is of {name!r}; runs of {known} can be read")
     script = SCRIPTS[name]
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        state = script.load_checkpoint(path)
-    for warning in caught:
-        print(f"warning: {warning.message}", file=sys.stderr)
+    state = script.load_checkpoint(path)
     variant = state["results"].get("variant", "")
     if variant:
         raise InputError(
@@ -178,16 +175,21 @@ def check_task(env_id, flags, dims):
         )
 
 
-def use_units(nets, env_id, run):
-    """Let a policy that was trained without a task act in the environment's units."""
+def use_units(nets, env_id, trained_on, run):
+    """Let a policy that was trained without a task act in the environment's units. That of another
+    task keeps its own; a line on stderr says where they are not the environment's."""
     bounds = offline_tasks.action_bounds(env_id)
-    if bounds is None:
+    own_bounds = np.reshape(nets["actor"].action_bounds, (2, -1))
+    if bounds is None or (bounds == own_bounds).all():
+        return
+    wanted = f"[{bounds.min():g}, {bounds.max():g}]"
+    if trained_on:
+        kept = f"its actions stay in [{own_bounds.min():g}, {own_bounds.max():g}]"
+        print(f"{run} is of {trained_on}: {kept}; {env_id} takes {wanted}", file=sys.stderr)
         return
     nets["actor"].action_bounds = bounds
-    if (bounds[0] != -1).any() or (bounds[1] != 1).any():
-        low, high = bounds.min(), bounds.max()
-        stretched = f"its actions in [-1, 1] are stretched to [{low:g}, {high:g}] for {env_id}"
-        print(f"{run} has no task: {stretched}", file=sys.stderr)
+    stretched = f"its actions in [-1, 1] are stretched to {wanted} for {env_id}"
+    print(f"{run} has no task: {stretched}", file=sys.stderr)
 
 
 def held_out_rows(saved, script, state):
@@ -245,8 +247,8 @@ def evaluate(flags) -> dict:
     args = changed_args(saved, flags, script, state)
     torch.set_num_threads(args.num_threads)
     nets = script.load_networks(state, args)
-    if args.env_id and not saved.env_id:
-        use_units(nets, args.env_id, flags.run_dir)
+    if args.env_id:
+        use_units(nets, args.env_id, saved.env_id, flags.run_dir)
     row = {
         "env_id": args.env_id or None,
         "num_steps": args.num_steps,
@@ -297,6 +299,8 @@ def main() -> int:
         return 2 if isinstance(error, ARGUMENT_ERRORS) else 1
     except (MemoryError, RuntimeError) as error:
         return full_memory(error)
+    except KeyboardInterrupt:
+        return 128 + SIGINT
     return 0
 
 

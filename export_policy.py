@@ -1,4 +1,4 @@
-"""Export the actor of a GTP run as NumPy weights and a ten-line `act`, for machines without torch.
+"""Export the actor of a GTP run as NumPy weights and a short `act`, for machines without torch.
 
     python export_policy.py runs/RUN policy     # writes policy/policy.npz and policy/policy.py
     python -c "from policy.policy import act; print(act([0.0] * 4))"
@@ -14,6 +14,7 @@ import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from signal import SIGINT
 from typing import Annotated
 
 import numpy as np
@@ -40,7 +41,9 @@ def mish(x):
 
 def act(obs, noise=None):
     """Observation ([n,] obs_dim) -> action in the environment's units, noise ~ N(0, I)."""
-    obs = (np.asarray(obs, np.float32) - p["obs_mean"]) / p["obs_std"]
+    obs = np.array(obs, np.float32)
+    obs -= p["obs_mean"]  # in place, where a single column is not taken for all
+    obs /= p["obs_std"]
     shape = (*obs.shape[:-1], p["b3"].size)
     x = p["t"][0] * np.asarray(np.random.standard_normal(shape) if noise is None else noise)
     for i, (t, s) in enumerate(zip(p["t"][:-1], p["t"][1:])):  # Eq. 15
@@ -181,6 +184,8 @@ def main() -> int:
         return 2 if isinstance(error, ARGUMENT_ERRORS) else 1
     except (MemoryError, RuntimeError) as error:
         return full_memory(error)
+    except KeyboardInterrupt:
+        return 128 + SIGINT
     print(f"wrote {flags.folder / 'policy.npz'} and {flags.folder / 'policy.py'}")
     return 0
 

@@ -34,7 +34,6 @@ import re
 import sys
 import time
 import timeit
-import warnings
 import zipfile
 from copy import deepcopy
 from dataclasses import asdict, dataclass, fields, replace
@@ -244,7 +243,7 @@ class ArgumentError(InputError):
 def tasks():
     """The package offline_tasks (environments, datasets, scores), which only --env-id needs."""
     if not TASKS_FOLDER.is_dir():
-        raise ArgumentError(f"--env-id and --track need {TASKS_FOLDER}; or give --dataset-path")
+        raise ArgumentError(f"--env-id and --track need {TASKS_FOLDER}; else --dataset-path alone")
     return import_module("offline_tasks")
 
 
@@ -1095,6 +1094,7 @@ def whole_archive(file):
 def load_checkpoint(path):
     """The state in a checkpoint or in the newest whole one of a run directory, else InputError."""
     both = [path / "checkpoint.pt", path / "checkpoint.previous.pt"]
+    unusable = []
     for file in both if path.is_dir() else [path]:
         try:
             state = torch.load(whole_archive(file), map_location="cpu", weights_only=True)
@@ -1102,10 +1102,12 @@ def load_checkpoint(path):
         except pickle.UnpicklingError:
             raise InputError(f"checkpoint {file} is refused: it holds more than weights") from None
         except Exception:  # of many kinds
-            condition = "damaged" if file.is_file() else "absent"
-            warnings.warn(f"checkpoint {file} is {condition}", stacklevel=2)
+            unusable.append(f"{file} is {'damaged' if file.is_file() else 'absent'}")
     else:
-        raise ArgumentError(f"{path} holds no whole checkpoint; name a run directory with one")
+        reason = f"name a run directory with one ({', '.join(unusable)})"
+        raise ArgumentError(f"{path} holds no whole checkpoint; {reason}")
+    for line in unusable:
+        print(f"warning: checkpoint {line}", file=sys.stderr)
     results = state.get("results") if isinstance(state, dict) else None
     if not isinstance(results, dict) or "algorithm" not in results:
         raise InputError(f"checkpoint {file} is refused: no run has saved it")
@@ -1185,8 +1187,9 @@ def check_resume(args, state):
     if variant != VARIANT:
         command = state["results"].get("command", "what began it")
         raise ArgumentError(f"{args.resume} is a run of {variant!r}; go on with: {command}")
-    if state["results"]["status"] == "finished" or state["results"]["update"] >= args.num_updates:
-        print(f"{args.resume} has ended: nothing to train", file=sys.stderr)
+    done = state["results"]["update"]
+    if state["results"]["status"] == "finished" or done >= args.num_updates:
+        print(f"{args.resume} has ended at update {done}: nothing to train", file=sys.stderr)
     elif "num_updates" in changed:
         print("warning: schedules such as N(k) follow the new --num-updates", file=sys.stderr)
     if saved.compile and args.device == "cpu" and saved.device != "cpu":
@@ -1281,11 +1284,11 @@ def running(args, results):
         results["args"] = asdict(args)
         if args.track:  # before the writer, which it watches
             stack.enter_context(tasks().tracking(run_dir, results["args"]))
-        write_results(results, args)
         if args.tensorboard or args.track:
             tensorboard = import_module("torch.utils.tensorboard")  # takes a second
             writer = tensorboard.SummaryWriter(run_dir, purge_step=results["update"] + 1)
             stack.enter_context(writer)
+        write_results(results, args)
         try:
             yield writer, signals
         except Exception:
@@ -1475,6 +1478,8 @@ def main():
             raise
         print("error: the memory is full; smaller: --batch-size, --hidden-dim", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # before the training, which ends in good order
+        return 128 + SIGINT
 
 
 # --- end shared ---

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from signal import SIGINT
 
 import numpy as np
 import paper
@@ -447,11 +448,13 @@ def printed_scores(variants: dict[str, Variant]) -> dict[str, str]:
 
 
 def main(function: Callable, kind: type, argv=None) -> int:
-    """Parse the options, call function(options) -> exit code: 0, or 1 for what cannot be done."""
+    """Parse the options, call function(options) -> exit code: 0, 1 for what cannot be done, 130."""
     options = tyro.cli(kind, args=argv)
     try:
         function(options)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # not in a training, which ends in good order
+        return 128 + SIGINT
     return 0

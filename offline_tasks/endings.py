@@ -8,12 +8,15 @@ import numpy as np
 
 
 def say_end(results: dict) -> None:
-    """Prints, of a run's results.json, what diverged or how to go on, with the remedy."""
+    """Prints, of a run's results.json, why it ended early, and the remedy or how to go on."""
     run_dir = results["args"]["run_dir"]
     if results["status"] == "diverged":
         names = sorted(results["diverged"])
         where = f"by update {results['update']}; see {run_dir}/results.json"
         print(f"{names} diverged {where}; {_remedy(names)}")
+    if "early_stop" in results:
+        before, now = results["early_stop"]
+        print(f"ended by --early-stop at update {results['update']}: L_d {before:.6g} -> {now:.6g}")
     if results["status"] == "interrupted":
         command = shlex.join(["python", sys.argv[0], "--resume", run_dir])
         print(f"interrupted; go on with: {results['command'] if results['variant'] else command}")

@@ -1,7 +1,5 @@
 """The units of actions: a file's, an environment's, and [-1, 1], where networks live."""
 
-import warnings
-
 import numpy as np
 
 from offline_tasks.arrays import DatasetError, say
@@ -54,8 +52,7 @@ def _clip(path, actions, bounds, remedy: str):
         raise DatasetError(f"dataset {path}: {reach} (column {column} is beyond); {remedy}")
     clipped = np.clip(actions, *bounds)
     if (clipped != actions).any():
-        text = f"dataset {path}: actions up to {largest:.7g} clipped to {_range(bounds)}"
-        warnings.warn(text, stacklevel=4)
+        say(path, f"actions up to {largest:.7g} clipped to {_range(bounds)}")
     return clipped
 
 

@@ -104,9 +104,10 @@ def test_actions_that_do_not_fit_are_refused_with_the_remedy(bounds, units, acti
     assert capsys.readouterr().err == ""  # no other line
 
 
-def test_a_rounding_error_of_the_bounds_is_clipped_with_a_warning():
-    with pytest.warns(UserWarning, match=r"f: actions up to 0.4003 clipped to \[-0.4, 0.4\]"):
-        actions, units, _ = to_unit("f", "Own-v0", np.float32([[0.4003, 0]]), HUMANOID)
+def test_a_rounding_error_of_the_bounds_is_clipped_with_a_line(capsys):
+    actions, units, _ = to_unit("f", "Own-v0", np.float32([[0.4003, 0]]), HUMANOID)
+    line = "dataset f: actions up to 0.4003 clipped to [-0.4, 0.4]\n"
+    assert line in capsys.readouterr().err
     assert units == "env" and actions.tolist() == [[1, 0]]
 
 
@@ -273,6 +274,22 @@ def test_a_run_from_before_units_stretches_the_unit_range(script, recorder, data
     assert loaded["actor"].action_bounds.tolist() == SHIFTED.tolist()
     with pytest.raises(ValueError, match="--action-units env"):
         script.load_data(old)  # as before: those of the file are beyond 1
+
+
+def test_a_run_of_another_task_keeps_its_units_with_a_line(recorder, dataset, tmp_path, capsys):
+    run = tmp_path / "run"
+    gtp_bc.train(own(gtp_bc, dataset, run))
+    state = torch.load(run / "checkpoint.pt", weights_only=True)
+    state["results"]["args"]["env_id"] = "Hopper-v5"
+    state["results"]["dataset"]["action_bounds"] = [[0, 0], [1, 1]]
+    torch.save(state, run / "checkpoint.pt")
+    Recorder.told = ()
+    act = gtp_bc.load_policy(run)
+    capsys.readouterr()
+    evaluate.evaluate(evaluate.Flags(run, env_id="Recorder-v0", num_eval_episodes=1))
+    line = f"{run} is of Hopper-v5: its actions stay in [0, 1]; Recorder-v0 takes [-2, 4]\n"
+    assert line in capsys.readouterr().err
+    np.testing.assert_allclose(Recorder.told[:1], act(np.zeros((1, 3), np.float32)), atol=1e-6)
 
 
 def test_a_run_of_no_task_is_stretched_for_a_task_with_a_line(recorder, dataset, tmp_path, capsys):

@@ -112,7 +112,7 @@ def test_observations_are_normalized_by_the_runs_own_buffers(small, tmp_path):
 
 
 def test_the_exported_policy_needs_numpy_alone(small, tmp_path, monkeypatch, capsys):
-    """In a fresh process: ten lines, no torch, no file of this repository."""
+    """In a fresh process: no torch, no file of this repository."""
     gtp.train(small(eta=0.0))
     assert call(monkeypatch, capsys, tmp_path / "run", tmp_path / "policy") == (0, [])
     code = "import sys; from policy import act; print(act([0, 0, 0]).shape, 'torch' in sys.modules)"
@@ -121,7 +121,17 @@ def test_the_exported_policy_needs_numpy_alone(small, tmp_path, monkeypatch, cap
     assert done.stdout.strip() == "(2,) False", done.stderr
     text = (tmp_path / "policy" / "policy.py").read_text()
     body = text.split("def act")[1].strip().split("\n")
-    assert len(body) <= 12  # signature and docstring besides
+    assert len(body) <= 14  # signature and docstring besides
+
+
+def test_the_exported_policy_refuses_observations_of_other_shapes(small, tmp_path):
+    """One column would broadcast to all of them."""
+    gtp.train(small())
+    act = exported_act(*export_policy.export(tmp_path / "run"), tmp_path)
+    assert act(np.zeros((5, 3))).shape == (5, 2)
+    for shape in ((1,), (5, 1), (4,), ()):
+        with pytest.raises(ValueError, match="shape"):
+            act(np.zeros(shape))
 
 
 def test_a_critic_that_chooses_is_named(small, tmp_path, monkeypatch, capsys):

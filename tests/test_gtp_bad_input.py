@@ -123,10 +123,8 @@ def test_what_cannot_be_parsed_ends_with_exit_code_2(arguments, program, dataset
 
 
 def test_resume_of_a_directory_without_a_run_is_refused(program, tmp_path):
-    """Warnings about the two absent files apart, one line says what to give."""
-    with pytest.warns(UserWarning):
-        code, errors = program("--resume", tmp_path / "absent")
-    assert code == 2
+    code, errors = program("--resume", tmp_path / "absent")
+    assert code == 2 and "one (" in errors and "absent is absent)" in errors
     assert_one_line(errors, "absent", r"checkpoint\.pt|run directory")
 
 
@@ -227,11 +225,11 @@ def test_without_network_the_message_names_dataset_path(program):
     assert_one_line(errors.strip().splitlines()[-1], "hopper", "--dataset-path")
 
 
-def test_actions_beyond_one_by_a_rounding_error_train_with_a_warning(tmp_path, small):
+def test_actions_beyond_one_by_a_rounding_error_train_with_a_line(tmp_path, small, capsys):
     data = changed(make_dataset(), "actions", 5, 1.0005)
     np.savez(tmp_path / "data.npz", **data)
-    with pytest.warns(UserWarning, match="clipped"):
-        results = gtp.train(small(dataset_path=str(tmp_path / "data.npz"), num_updates=1))
+    results = gtp.train(small(dataset_path=str(tmp_path / "data.npz"), num_updates=1))
+    assert "actions up to 1.0005 clipped to [-1, 1]\n" in capsys.readouterr().err
     assert results["status"] == "finished"
 
 

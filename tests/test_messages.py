@@ -149,6 +149,49 @@ def test_without_tensorboard_nothing_is_begun(script, main, dataset, tmp_path, m
     assert main(script, *words)[0] == 0
 
 
+@every_script
+def test_a_writer_that_fails_leaves_no_run_that_seems_to_run(script, main, dataset, monkeypatch):
+    """TensorBoard's file cannot be made: a full disk, a quota."""
+    tensorboard = importlib.import_module("torch.utils.tensorboard")
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tensorboard, "SummaryWriter", full)
+    words = ["--dataset-path", dataset, "--device", "cpu", "--run-dir", "run", "--num-updates", 1]
+    one_error(main(script, *words), "No space left on device")
+    assert not Path("run", "results.json").exists()
+    assert main(script, *words, "--hidden-dim", 4, "--no-tensorboard")[0] == 0
+
+
+@every_script
+def test_a_script_alone_says_what_it_does_without(script, main, dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(script, "TASKS_FOLDER", tmp_path / "absent")
+    remedy = "--env-id and --track need", "absent; else --dataset-path alone"
+    one_error(main(script, "--dataset-path", dataset, "--track"), *remedy, code=2)
+    one_error(main(script, "--env-id", "hopper-medium-v2"), *remedy, code=2)
+
+
+@every_script
+def test_ctrl_c_before_the_training_is_no_traceback(script, main, dataset, monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(script, "load_data", interrupted)
+    assert main(script, "--dataset-path", dataset, "--device", "cpu") == (130, [])
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("tool", [evaluate, export_policy])
+def test_ctrl_c_ends_a_tool_without_a_traceback(tool, main, monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gtp, "load_checkpoint", interrupted)
+    words = ["run"] if tool is evaluate else ["run", "policy"]
+    assert main(tool, *words) == (130, [])
+
+
 def test_a_package_without_a_version_is_null(monkeypatch):
     def absent(name):
         raise metadata.PackageNotFoundError(name)
@@ -419,7 +462,7 @@ def test_a_finished_run_says_that_it_has_ended(script, small, tmp_path, capsys):
     script.train(small(script=script, num_updates=1))
     capsys.readouterr()
     assert script.train(script.resume_args(tmp_path / "run"))["exit_code"] == 0
-    assert f"{tmp_path}/run has ended: nothing to train" in capsys.readouterr().err
+    assert f"{tmp_path}/run has ended at update 1: nothing to train" in capsys.readouterr().err
 
 
 @every_script

@@ -108,8 +108,9 @@ def test_a_resume_of_a_stopped_run_trains_nothing_and_says_so(scripted, longer, 
     assert scripted.seen == after["update"] == 16
     for key in ("status", "exit_code", "early_stop", "evaluations", "losses", "selected"):
         assert after[key] == before[key], key
-    said = [line for line in capfd.readouterr().err.splitlines() if "nothing to train" in line]
-    assert len(said) == 1
+    output, errors = capfd.readouterr()
+    assert errors.count("has ended at update 16: nothing to train\n") == 1
+    assert output.count("ended by --early-stop at update 16: L_d 3 -> 4\n") == 1
 
 
 def test_a_resume_of_a_finished_run_says_so_too(small, capfd, tmp_path):
