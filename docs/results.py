@@ -1,9 +1,10 @@
-"""docs/results/README.md and its figures, from the results.json files in the folders beside it.
+"""The pages of docs/results and their figures, from the results.json files in the folders there.
 
-    python docs/results.py                                                  # write them again
-    python docs/results.py --add RUN_DIR... --to docs/results/FOLDER/LABEL  # first take in runs
+    python docs/results.py                                                       # write them again
+    python docs/results.py --add RUN_DIR... --to docs/results/PAGE/FOLDER/LABEL  # first take in runs
 
-A file is FOLDER/LABEL-SEED.json; about.md beside it says what was asked and what was seen.
+A file is PAGE/FOLDER/LABEL-SEED.json. A folder is a section of PAGE.md: the about.md in it, a figure,
+a table. README.md has the tables of all pages, without the commands, below docs/results/about.md.
 """
 
 import json
@@ -22,15 +23,19 @@ sys.path.insert(0, str(ROOT))
 from offline_tasks.pages import draw_line  # noqa: E402
 
 RESULTS = ROOT / "docs" / "results"
+TARGET = "docs/results/PAGE/FOLDER/LABEL"
 UNTOLD = ("--seed", "--run-dir", "--eval-freq")  # a command's table does without
 
 
 @dataclass
 class Options:
-    """Write docs/results/README.md and its figures."""
+    """Write the pages of docs/results and their figures."""
 
     add: list[Path] = field(default_factory=list)  # run directories to take in first
-    to: str = ""  # where to, without the seed: docs/results/FOLDER/LABEL
+    to: str = ""  # where to, without the seed: docs/results/PAGE/FOLDER/LABEL
+
+
+# ---- runs --------------------------------------------------------------------------------------
 
 
 def plain_command(command, untold=("--run-dir",)):
@@ -77,12 +82,15 @@ def curves(seeds):
     return np.array(updates), np.array(updates) * pace / 60, np.array(scores)
 
 
+# ---- pages -------------------------------------------------------------------------------------
+
+
 def draw(runs, path, title):
     """PNG: scores over updates and over minutes of training, mean and range of the seeds."""
     figure = Figure(figsize=(9, 3.6), dpi=110, layout="constrained")
     figure.suptitle(title)
     left, right = figure.subplots(1, 2, sharey=True)
-    for position, (label, seeds) in enumerate(runs.items()):
+    for position, (label, seeds) in enumerate(sorted(runs.items())):
         updates, minutes, scores = curves(seeds)
         band = (scores.min(0), scores.max(0))
         draw_line(left, position, label, updates, scores.mean(0), band)
@@ -96,42 +104,52 @@ def draw(runs, path, title):
     figure.savefig(path)
 
 
-def table(runs):
-    """Markdown: of each label the last score by seed, the mean of the last two, time, command."""
-    lines = [
-        "| | seeds | score at the end | mean of the last two | minutes | command |",
-        "|---|---|---|---|---|---|",
-    ]
+def table(runs, with_commands):
+    """Markdown: of each label the last score by seed, the mean of the last two, its minutes."""
+    heads = ["", "seeds", "score at the end", "mean of the last two", "updates", "minutes"]
+    heads += ["command"] if with_commands else []
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for label, seeds in runs.items():
-        numbers = ", ".join(str(results["seed"]) for results in seeds)
         last = ", ".join(f"{score:.0f}" for score in scores_of(seeds, -1))
         two = np.mean([scores_of(seeds, -2), scores_of(seeds, -1)])
+        updates = sorted({results["update"] for results in seeds})
         minutes = np.mean([results["seconds"] for results in seeds]) / 60
-        command = plain_command(seeds[0]["command"], UNTOLD)
-        cells = [label, numbers, last, f"{two:.1f}", f"{minutes:.1f}", f"`{command}`"]
+        cells = [label, ", ".join(str(results["seed"]) for results in seeds), last, f"{two:.1f}"]
+        cells += [", ".join(f"{update:,}" for update in updates), f"{minutes:.1f}"]
+        if with_commands:
+            cells.append(f"`{plain_command(seeds[0]['command'], UNTOLD)}`")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def section(folder):
-    """A folder's part of the README; its figure is written beside it."""
+def write_page(folder):
+    """PAGE.md and its figures -> the page's part of README.md."""
     about = (folder / "about.md").read_text().strip()
-    runs = read(folder)
     title = about.splitlines()[0].lstrip("# ")
-    draw(runs, folder.with_suffix(".png"), title)
-    return f"{about}\n\n![{title}]({folder.name}.png)\n\n{table(runs)}\n"
+    page = [about]
+    short = [f"## [{title}]({folder.name}.md)"]
+    for file in sorted(folder.glob("*/about.md")):
+        section = file.parent
+        text = file.read_text().strip()
+        heading = text.splitlines()[0].lstrip("# ")
+        runs = read(section)
+        draw(runs, section.with_suffix(".png"), heading)
+        picture = f"![{heading}]({folder.name}/{section.name}.png)"
+        page += [text, picture, table(runs, with_commands=True)]
+        short += [f"**{heading}**", table(runs, with_commands=False)]
+    folder.with_suffix(".md").write_text("\n\n".join(page) + "\n")
+    return "\n\n".join(short)
 
 
 def main():
-    """Take in runs, if any, then write the figures and the README."""
+    """Take in runs, if any, then write the figures and the pages."""
     options = tyro.cli(Options)
     if bool(options.add) != bool(options.to):
-        raise SystemExit("--add and --to go together: --add RUN_DIR --to docs/results/FOLDER/LABEL")
+        raise SystemExit(f"--add and --to go together: --add RUN_DIR --to {TARGET}")
     add(options.add, options.to)
-    parts = [(RESULTS / "about.md").read_text().strip() + "\n"]
-    for file in sorted(RESULTS.glob("*/about.md")):
-        parts.append(section(file.parent))
-    (RESULTS / "README.md").write_text("\n".join(parts))
+    parts = [(RESULTS / "about.md").read_text().strip()]
+    parts += [write_page(file.parent) for file in sorted(RESULTS.glob("*/about.md"))]
+    (RESULTS / "README.md").write_text("\n\n".join(parts) + "\n")
 
 
 if __name__ == "__main__":
