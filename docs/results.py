@@ -1,10 +1,10 @@
 """The pages of docs/results and their figures, from the results.json files in the folders there.
 
-    python docs/results.py                                                       # write them again
-    python docs/results.py --add RUN_DIR... --to docs/results/PAGE/FOLDER/LABEL  # first take in runs
+    python docs/results.py                          # write them again
+    python docs/results.py --add RUN_DIR... --to docs/results/PAGE/FOLDER/LABEL  # with runs
 
-A file is PAGE/FOLDER/LABEL-SEED.json. A folder is a section of PAGE.md: the about.md in it, a figure,
-a table. README.md has the tables of all pages, without the commands, below docs/results/about.md.
+A file is PAGE/FOLDER/LABEL-SEED.json. A folder is a section of PAGE.md: the about.md in it, a
+figure, a table. README.md has the tables of all pages below docs/results/about.md.
 """
 
 import json
