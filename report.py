@@ -6,7 +6,8 @@
 A row is one group of runs: the same script, variant, task, data (by SHA-256) and arguments; only
 the seed and the machine may differ. Runs on D4RL's own files stand on another page than all
 others, and only they beside the paper's numbers. Files that cannot be used, runs that have not
-ended, and runs of a sweep that were not begun are named on a page of their own and left out.
+ended, and runs of a sweep that have no results are named on a page of their own and left out. Exit
+code: 2 for a wrong argument, 1 for what cannot be read or written.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ from offline_tasks.pages import (
     new_figure,
     svg,
 )
+from sweeps.progress import Progress, early_stop
+from sweeps.reader import read_sweep
 
 # script: its name with eta = 0 (Table 1), otherwise (Tables 2 and 5), in Table 6
 METHODS = {
@@ -255,6 +258,39 @@ def machine(results: dict) -> str:
         words.append(f"num_threads={args.get('num_threads')}")
     words += [name for name in ("compile", "cuda_graphs") if args.get(name)]
     return ", ".join(words)
+
+
+# ---- sweeps --------------------------------------------------------------------------------------
+
+
+def sweeps_folder(results: dict) -> Path | None:
+    """OUT of a run in OUT/SCRIPT/TASK/VARIANT/SEED, where sweep.py puts it; None of another."""
+    file = Path(results["file"])
+    if len(file.parents) < 5:
+        return None
+    seed, _, _, script, out = file.parents[:5]
+    in_sweep = (script.name, seed.name) == (results["algorithm"], str(results["seed"]))
+    return out if in_sweep else None
+
+
+def absent_runs(dirs, runs: list[dict], complain=warn) -> dict[Path, str]:
+    """{folder of a run that has no results.json: what sweep.py status says of it} of every sweep
+    whose file lies in one of the folders or where a sweep's runs do; complain(line) of others."""
+    folders = {folder.resolve(): folder for folder in map(Path, dirs)}
+    for out in filter(None, map(sweeps_folder, runs)):
+        folders[out.resolve()] = out
+    absent = {}
+    for folder in folders.values():
+        for file in sorted(folder.glob("*.toml")):
+            try:
+                progress = Progress(read_sweep(file), folder)
+            except ValueError as error:
+                complain(f"no sweep: {error}")
+                continue
+            for name, state in progress.states().items():
+                if not (folder / name / "results.json").exists():
+                    absent[folder / name] = f"{state} ({file.name})"
+    return absent
 
 
 # ---- rows ----------------------------------------------------------------------------------------
@@ -505,10 +541,11 @@ def by_data(rows: list[Row]) -> dict[tuple[str, str], list[Row]]:
 
 
 def sweeps_variant(row: Row) -> str:
-    """The name that a sweep has given a row, from runs in OUT/SCRIPT/TASK/VARIANT/SEED; or ''."""
-    *_, script, _, variant, seed, _ = ("", "", "", "", *Path(row.files[0]).parts)
-    in_sweep = script == row.algorithm and seed == str(row.seeds[0])
-    return variant if in_sweep and variant != "default" else ""
+    """The name that a sweep has given a row, or ''."""
+    if sweeps_folder(row.runs[0]) is None:
+        return ""
+    variant = Path(row.files[0]).parents[1].name
+    return variant if variant != "default" else ""
 
 
 def labels(rows: list[Row]) -> dict[str, str]:
@@ -557,11 +594,11 @@ def measure_of(rows: list[Row]) -> str:
 # ---- sections ------------------------------------------------------------------------------------
 
 
-def score_section(rows: list[Row], names: dict[str, str], d4rl: bool) -> Section:
-    """Mean and standard deviation over the seeds, for each task and evaluation."""
+def score_section(rows: list[Row], names: dict[str, str], absent: dict, d4rl: bool) -> Section:
+    """Mean and standard deviation over the seeds, for each task and evaluation; absent: what
+    `absent_runs` has found."""
     columns = [pick for pick in PICKS if any(run[pick] for row in rows for run in row.runs)]
     final = any(final_means(row) for row in rows)
-    all_seeds = sorted({seed for row in rows for seed in row.seeds})
     table = []
     for same in by_data(rows).values():
         measure = measure_of(same)
@@ -571,7 +608,7 @@ def score_section(rows: list[Row], names: dict[str, str], d4rl: bool) -> Section
         task = "\n".join([same[0].task, *about])
         for row in same:
             name = names[row.files[0]]
-            cells = [task, method_text(row, name), seeds_text(row, all_seeds)]
+            cells = [task, method_text(row, name), seeds_text(row, absent)]
             cells += [mean_text(row.values(pick, measure).values(), digits) for pick in columns]
             cells += [mean_text(final_means(row))] if final else []
             cells += [papers_score(row)] if d4rl else []
@@ -598,15 +635,24 @@ def method_text(row: Row, name: str) -> str:
     return f"{name}\n{text}" if text and text not in name else name
 
 
-def seeds_text(row: Row, all_seeds: list[int]) -> str:
-    """The seeds of a row, and in small print those that diverged or that other rows have."""
-    text = ", ".join(map(str, row.seeds))
-    missing = [seed for seed in all_seeds if seed not in row.seeds]
+def seeds_text(row: Row, absent: dict) -> str:
+    """The seeds of a row, and in small print those that diverged, that --early-stop ended, or that
+    the row's sweep has planned and that have no results."""
+    lines = [", ".join(map(str, row.seeds))]
+    stopped = [f"seed {run['seed']}: {early_stop(run)}" for run in row.runs if early_stop(run)]
+    missing = missing_seeds(row, absent)
     if row.diverged:
-        text += f"\ndiverged: {', '.join(map(str, row.diverged))}"
+        lines.append(f"diverged: {', '.join(map(str, row.diverged))}")
     if missing:
-        text += f"\nmissing: {', '.join(map(str, missing))}"
-    return text
+        lines.append(f"missing: {', '.join(map(str, missing))}")
+    return "\n".join([*lines, *stopped])
+
+
+def missing_seeds(row: Row, absent: dict) -> list[int]:
+    """The seeds of the absent runs that lie beside those of a row."""
+    folders = {Path(file).parents[1] for file in row.files}
+    seeds = {int(run_dir.name) for run_dir in absent if run_dir.parent in folders}
+    return sorted(seeds - {*row.seeds})
 
 
 def final_means(row: Row) -> list[float]:
@@ -847,7 +893,8 @@ def runs_section(rows: list[Row], names: dict[str, str]) -> Section:
         for run in row.runs:
             value = number(run["last"].get(measure))
             last = "-" if value is None else f"{value:.4g}"
-            cells = [names[row.files[0]], str(run["seed"]), run["status"], last]
+            status = "\n".join(filter(None, [run["status"], early_stop(run)]))
+            cells = [names[row.files[0]], str(run["seed"]), status, last]
             table.append([row.task, *cells, f"`{run.get('command', '-')}`\n{run['file']}"])
     heads = ["task", "method", "seed", "status", "last", "command, file"]
     return Section("Runs and commands", "", [Table(heads, table, folded=True)])
@@ -888,7 +935,7 @@ def page_key(row: Row) -> str:
     return "other"
 
 
-def score_page(rows: list[Row], pick: str) -> Page:
+def score_page(rows: list[Row], pick: str, absent: dict) -> Page:
     """All about the runs on D4RL's own files, on Minari's, on OGBench's, or about all others."""
     d4rl = rows[0].d4rl
     key = page_key(rows[0])
@@ -903,7 +950,7 @@ def score_page(rows: list[Row], pick: str) -> Page:
         lead += "No file here has the SHA-256 of its task's D4RL file: no number is a D4RL score, "
         lead += "and none can be compared with the paper's."
     sections = [
-        score_section(rows, names, d4rl),
+        score_section(rows, names, absent, d4rl),
         overall_section(rows, names, pick),
         curves_section(rows, names),
         bandit_section(rows),
@@ -927,26 +974,11 @@ def unended_line(results: dict) -> str:
     return f"{line}\n`python {results['algorithm']}.py --resume {folder}`"
 
 
-def not_begun(dirs) -> list[str]:
-    """The runs without results.json of every sweep whose file lies in one of the folders."""
-    lines = []
-    for folder in map(Path, dirs):
-        for file in sorted(folder.glob("*.toml")):
-            try:
-                runs = import_module("sweep").read_sweep(file).runs
-            except ValueError as error:
-                lines.append(f"{file}: no sweep ({error})")
-                continue
-            absent = [run.folder for run in runs if not (folder / run.folder).is_dir()]
-            lines += [f"{folder / name}: not begun ({file.name})" for name in absent]
-    return lines
-
-
-def missing_page(complaints: list[str], unended: list[dict], absent: list[str]) -> Page:
+def missing_page(complaints: list[str], unended: list[dict], absent: dict[Path, str]) -> Page:
     """All that the other pages lack."""
     parts = {
         "Not ended": [unended_line(results) for results in unended],
-        "Not begun": absent,
+        "Planned, without results": [f"{run_dir}: {state}" for run_dir, state in absent.items()],
         "Cannot be used, or repeated": complaints,
     }
     sections = []
@@ -969,13 +1001,15 @@ def make_pages(dirs, pick: str) -> list[Page]:
         complaints.append(line)
         warn(line)
 
-    rows, unended = group(load(dirs, complain), pick, complain)
+    runs = load(dirs, complain)
+    absent = absent_runs(dirs, runs, complain)
+    rows, unended = group(runs, pick, complain)
     pages = []
     for key in PAGES:
         own = [row for row in rows if page_key(row) == key]
         if own:
-            pages.append(score_page(own, pick))
-    return [*pages, missing_page(complaints, unended, not_begun(dirs))]
+            pages.append(score_page(own, pick, absent))
+    return [*pages, missing_page(complaints, unended, absent)]
 
 
 def report(options: Arguments) -> None:

@@ -14,7 +14,7 @@ LOST_AFTER = 300  # seconds without a word from a run that is said to run
 MOST_ATTEMPTS = 2
 COLUMNS = ("run", "state", "updates", "updates/s", "ETA", "last", "best")
 SHOWN = ("status", "updated", "update", "num_updates", "updates_per_second")
-SHOWN += ("last", "best", "best_by")  # keys of results.json
+SHOWN += ("last", "best", "best_by", "early_stop")  # keys of results.json
 URGENT = ("failed", "running", "scoring", "starting", "lost", "diverged", "interrupted")
 
 
@@ -43,6 +43,15 @@ def state_of(results) -> str:
     if status == "running" and time.time() - number(results.get("updated")) > LOST_AFTER:
         return "lost"
     return status
+
+
+def early_stop(results) -> str:
+    """That --early-stop ended a finished run, and at which of its updates; '' of others."""
+    update = number(results.get("update"))
+    ended = results.get("status") == "finished" and "early_stop" in results
+    if ended and update < number(results.get("num_updates")):
+        return f"early stop at {update:,}"
+    return ""
 
 
 def scored(run_dir, episodes) -> bool:
@@ -148,7 +157,9 @@ class Progress:
             known = isinstance(evaluation, dict) and str(results.get("best_by")) in evaluation
             scores.append(f"{number(evaluation[results['best_by']]):.4g}" if known else "")
         updates = f"{update}/{total}" if total else ""
-        return [str(folder), state, updates, f"{rate:.1f}" if rate else "", left, *scores]
+        stop = early_stop(results)
+        shown = f"{state} ({stop})" if stop else state
+        return [str(folder), shown, updates, f"{rate:.1f}" if rate else "", left, *scores]
 
     def complaints(self, states):
         """Lines about the runs that ended without being finished."""

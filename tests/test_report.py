@@ -11,6 +11,8 @@ from test_ablations_tables import CHEETAH, HOPPER, results, save
 import offline_tasks
 import report
 from offline_tasks import pages
+from sweeps import progress
+from sweeps.reader import read_sweep
 
 OTHER = "a" * 64
 
@@ -310,14 +312,25 @@ def test_runs_that_have_not_ended_are_named_and_left_out(tmp_path, plain):
     assert cells(page.rows["d4rl"], "GTP", "0")[0] == "90.0"
 
 
-def test_diverged_and_missing_seeds_are_named(tmp_path, plain):
+def test_diverged_seeds_are_named_and_no_others_are_expected(tmp_path, plain):
+    """Seed 2 of another method, or a hole among the seeds, is no promise of a run."""
     gone = {"status": "diverged", "last": None, "best": None, "evaluations": []}
     runs = [results(90), results(seed=1, **gone), results(80, "gtp_bc", seed=2)]
     _, page = make(tmp_path, *runs)
-    seeds = {row[0]: row[1] for row in page.rows["d4rl"] if row[0] in ("GTP", "GTP-BC")}
     shown = [row[1] for row in page.rows["d4rl"][2:4]]
-    assert shown == ["0, 1\ndiverged: 1\nmissing: 2", "2\nmissing: 0, 1"], seeds
+    assert shown == ["0, 1\ndiverged: 1", "2"]
     assert "1 diverged run left out." in page.words["d4rl"]
+
+
+def test_a_run_that_early_stop_ended_says_where(tmp_path, plain):
+    early = {"early_stop": [3.0, 4.0], "num_updates": 100_000}
+    stopped = results(90, "diffusion_ql", update=50_000, **early)
+    at_the_end = results(80, "diffusion_ql", seed=1, update=100_000, **early)
+    _, page = make(tmp_path, stopped, at_the_end)
+    rows = page.rows["d4rl"]
+    assert rows[2][1] == "0, 1\nseed 0: early stop at 50,000"
+    runs = [row for row in rows if row[:1] == ["D-QL, 50 candidates"] and len(row) == 5][-2:]
+    assert [row[2] for row in runs] == ["finished\nearly stop at 50,000", "finished"]
 
 
 def test_a_run_that_another_repeats_is_named(tmp_path, plain):
@@ -326,19 +339,38 @@ def test_a_run_that_another_repeats_is_named(tmp_path, plain):
         page.words["missing"])  # fmt: skip
 
 
-def test_runs_of_a_sweep_that_were_not_begun_are_named(tmp_path, plain):
-    pytest.importorskip("sweep")
-    folder = tmp_path / "runs"
-    (folder / "gtp_bc" / "multigoal-v0" / "default" / "0").mkdir(parents=True)
-    (folder / "my.toml").write_text(
-        'scripts = ["gtp_bc"]\ntasks = ["multigoal-v0"]\nseeds = [0, 1]\n'
-    )
+@pytest.mark.parametrize("below", [".", "my"])
+def test_missing_is_what_a_sweep_has_planned_and_what_has_no_results(tmp_path, plain, below):
+    """In the words of sweep.py status, wherever below the named folder the sweep's runs lie. Seed 0
+    is there, 1 is waiting, 2 crashed twice at its start, 3 runs: not missing, but not ended."""
+    folder = tmp_path / "runs" / below
+    task = folder / "gtp_bc" / "multigoal-v0" / "default"
+    for seed, status in ((0, "finished"), (3, "running")):
+        run = results(90, "gtp_bc", "multigoal-v0", seed, sha256=OTHER, status=status)
+        (task / str(seed)).mkdir(parents=True)
+        (task / str(seed) / "results.json").write_text(json.dumps(run))
+    (task / "2").mkdir()
+    (task / "2" / "attempts").write_text("2\n")
+    plan = 'scripts = ["gtp_bc"]\ntasks = ["multigoal-v0"]\nseeds = [0, 1, 2, 3]\n'
+    (folder / "my.toml").write_text(plan)
     (folder / "foreign.toml").write_text("[")
-    _, page = make(tmp_path, results(90))
+    _, page = make(tmp_path, results(7, "gtp_bc", "multigoal-v0", 9, sha256=OTHER, args={"tau": 1}))
     words = page.words["missing"]
-    assert "runs/gtp_bc/multigoal-v0/default/1: not begun (my.toml)" in words
-    assert "default/0" not in words
-    assert "foreign.toml: no sweep" in words
+    assert f"{task / '1'}: waiting (my.toml)" in words
+    assert f"{task / '2'}: failed (my.toml)" in words
+    assert f"{task / '0'}" not in words
+    assert "no sweep: " in words and "foreign.toml is no TOML file" in words
+    assert [row[1] for row in page.rows["other"][2:4]] == ["0\nmissing: 1, 2", "9"]
+
+
+def test_missing_agrees_with_the_status_of_the_sweep(tmp_path):
+    """Without any results in the sweep's own folder all of it is missing."""
+    plan = 'scripts = ["gtp_bc"]\ntasks = ["multigoal-v0"]\nseeds = [0, 1]\n'
+    (tmp_path / "my.toml").write_text(plan)
+    absent = report.absent_runs([tmp_path], [])
+    states = progress.Progress(read_sweep(tmp_path / "my.toml"), tmp_path).states()
+    assert absent == {tmp_path / name: f"{state} (my.toml)" for name, state in states.items()}
+    assert len(absent) == 2
 
 
 @pytest.mark.parametrize("content", [

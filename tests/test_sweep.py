@@ -668,6 +668,24 @@ def test_status_shows_a_line_for_each_run(write, monkeypatch, capsys):
     assert any("gtp_bc/multigoal-v0/default/1 diverged" in line for line in lines[6:])
 
 
+def test_status_says_that_early_stop_ended_a_run(write, monkeypatch, capsys):
+    """Where it left updates out, that is: a rise at the last evaluation ends nothing early."""
+    path = write()
+    jobs = prepare(path)
+    early = {"early_stop": [3.0, 4.0], "num_updates": 100_000}
+    put(jobs[0], update=50_000, **early)
+    put(jobs[1], update=100_000, **early)
+    put(jobs[2], status="interrupted", update=50_000, **early)
+    assert main(monkeypatch, "status", path, "--out", path.parent / "out") == 0
+    said = capsys.readouterr().out
+    rows = {line.split()[0]: " ".join(line.split()[1:]) for line in said.splitlines()[2:6]}
+    assert "2 finished" in said
+    early, whole, broken, _ = rows.values()
+    assert early == "finished (early stop at 50,000) 50000/100000 2.0 2.25 1.5"
+    assert whole.startswith("finished 100000/100000")
+    assert broken.startswith("interrupted 50000/100000")
+
+
 def test_a_table_that_is_too_long_shows_what_needs_a_look(write):
     text = SMALL.replace("[1, 0]", str(list(range(20))))
     plan = read_sweep(write(text))
