@@ -154,6 +154,7 @@ def read(path: Path) -> dict:
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         reason = " ".join(str(error).split())[:150]
         raise ValueError(f"{path} is left out, no results of a run ({reason})") from None
+    results["args"] = complete_args(results)
     return results
 
 
@@ -173,6 +174,37 @@ def check(results: dict) -> None:
     for row in results["evaluations"]:
         if not isinstance(row["update"], int):
             raise TypeError(f"evaluations has {row}")
+
+
+def plain_args(args) -> dict:
+    """A script's Args as results.json has them."""
+    return {key: "inf" if value == math.inf else value for key, value in asdict(args).items()}
+
+
+def complete_args(results: dict) -> dict:
+    """The arguments of a run with those that its older version lacked, as a resume takes them, and
+    with `action_units` as they were found."""
+    script = import_module(results["algorithm"])
+    own = plain_args(script.Args())
+    older = {name: value for name, value in (own | script.OLDER).items() if name not in IGNORED}
+    args = older | results["args"]
+    for name, value in args.items():
+        if isinstance(own.get(name), float) and number(value) is not None:
+            args[name] = float(value)  # files have 2 and 2.0
+    args["action_units"] = "unit" if stretched(results) else "auto"
+    return args
+
+
+def stretched(results: dict) -> bool:
+    """Whether a file's actions in [-1, 1] were stretched to other bounds of the environment's. If
+    not, they were taken as by default, whatever `action_units` says."""
+    dataset = results["dataset"]
+    env_id = results["env_id"]
+    if "action_bounds" in dataset:
+        others = dataset["action_bounds"] != [-1, 1]
+    else:  # of an older version, which knew no units
+        others = env_id != "" and offline_tasks.benchmark(env_id) not in ("D4RL", "toys")
+    return others and dataset.get("action_units", "unit") == "unit"
 
 
 def load(paths, complain=warn) -> list[dict]:
@@ -223,12 +255,12 @@ def defaults(algorithm: str, env_id: str, literal: bool) -> dict:
     except ValueError:  # a Gymnasium id that is not registered here
         args = default_args(dataset_path="-", device="cpu")
     args = replace(args, eval_freq=args.eval_freq or max(1, args.num_updates // 20))
-    return {key: "inf" if value == math.inf else value for key, value in asdict(args).items()}
+    return plain_args(args)
 
 
 def departures(results: dict, ignored: set[str]) -> dict:
     """{argument: value} wherever a run differs from its script's defaults for the task."""
-    args = import_module(results["algorithm"]).OLDER | results["args"]
+    args = results["args"]
     literal = args.get("literal") is True
     usual = defaults(results["algorithm"], results["env_id"], literal)
     changed = {"literal": True} if literal else {}

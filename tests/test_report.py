@@ -281,6 +281,62 @@ def test_rows_of_a_task_are_told_apart_by_what_differs(tmp_path, plain):
     assert cells(page.rows["d4rl"], "GTP; num_steps=2", "2", "2")  # on both tasks the same name
 
 
+def older(results, *names):
+    """Written by a version that did not have some arguments, nor units of actions."""
+    args = {name: value for name, value in results["args"].items() if name not in names}
+    return results | {"args": args}
+
+
+UNITS = {"action_units": "unit", "action_bounds": [-1.0, 1.0]}
+LATER = ("action_units", "bf16", "d4rl_semantics", "reward_normalization", "track")
+
+
+@pytest.mark.parametrize("pick", ["last", "best"])
+def test_an_older_run_is_in_the_row_of_todays_that_learns_the_same(tmp_path, plain, pick):
+    """Also where it has 2 for 2.0, and where the units were given that would have been taken."""
+    new = results(100, "diffusion_ql", seed=1, args={"tau": 1.0})
+    new["dataset"] |= UNITS
+    given = results(110, "diffusion_ql", seed=2, args={"tau": 1.0, "action_units": "unit"})
+    given["dataset"] |= UNITS
+    old = results(90, "diffusion_ql", args={"tau": 1})
+    _, page = make(tmp_path, older(old, *LATER), new, given, pick=pick)
+    rows = page.rows["d4rl"][2:4]
+    assert rows[0][:2] == ["D-QL, 50 candidates\ntau=1.0", "0, 1, 2"]
+    assert rows[1][0] == "method"  # of the next table: there is no other row
+
+
+def test_an_older_run_that_learnt_otherwise_is_another_row_and_says_how(tmp_path, plain):
+    """GTP's critic was another, and a file without a task lost its rows of D4RL's rule."""
+    runs = [results(90), older(results(80, seed=1), *LATER, "critic_norm", "ema_every")]
+    file = [results(env_id=None, seed=0), older(results(env_id=None, seed=1), *LATER)]
+    _, page = make(tmp_path, *runs, *file)
+    assert [row[:2] for row in page.rows["d4rl"][2:4]] == [
+        ["GTP", "0"],
+        ["GTP; critic_norm=none, ema_every=1", "1"],
+    ]
+    assert [row[:2] for row in page.rows["other"][2:4]] == [
+        ["GTP", "0"],
+        ["GTP; d4rl_semantics=True", "1"],
+    ]
+
+
+def test_actions_in_other_units_are_another_row_whatever_was_asked(tmp_path, plain):
+    """An environment from -2 to 2: older runs took all files as in [-1, 1], today's asks the file;
+    where it finds the same, nothing differs."""
+    wide = {"action_bounds": [[-2.0], [2.0]]}
+    pendulum = {"env_id": "my:Pendulum-v0", "sha256": OTHER}
+    old = older(results(10, seed=0, **pendulum), *LATER[:2])
+    found = results(20, seed=1, **pendulum)
+    found["dataset"] |= wide | {"action_units": "unit"}
+    stretched = results(30, seed=2, **pendulum)
+    stretched["dataset"] |= wide | {"action_units": "env"}
+    _, page = make(tmp_path, old, found, stretched)
+    assert [row[:2] for row in page.rows["other"][2:4]] == [
+        ["GTP", "2"],
+        ["GTP; action_units=unit", "0, 1"],
+    ]
+
+
 def test_a_sweeps_variant_is_in_the_name(tmp_path, plain):
     folder = tmp_path / "runs" / "gtp_offline" / HOPPER
     for variant, steps in (("default", 5), ("k2", 2)):
