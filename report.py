@@ -520,19 +520,38 @@ def papers_score(row: Row) -> str:
 # ---- texts of numbers ----------------------------------------------------------------------------
 
 
+FEWEST_RUNS = 3  # of a task, for an interval: that of two has these two as its ends
+
+
+def interval(statistic, *methods) -> np.ndarray | None:
+    """The 95 % interval of statistic(tasks of each method) by a bootstrap over the runs of each
+    task; None where a task has fewer than FEWEST_RUNS."""
+    fewest = min(len(scores) for tasks in methods for scores in tasks)
+    if fewest < FEWEST_RUNS:
+        return None
+    return statistics.interval(statistic, *methods)
+
+
 def iqm(scores: list[list[float]]) -> list[float] | None:
-    """[IQM, low, high] of scores (seeds, tasks), a 95 % interval by a bootstrap over the seeds of
-    each task; None for fewer than two seeds."""
+    """[IQM, low, high] of scores (seeds, tasks); [IQM] where there is no `interval`, None for fewer
+    than two seeds."""
     if len(scores) < 2:
         return None
     tasks = list(np.transpose(scores))
-    estimate = statistics.iqm(tasks)
-    return [float(x) for x in (estimate, *statistics.interval(statistics.iqm, tasks))]
+    ends = interval(statistics.iqm, tasks)
+    known = [statistics.iqm(tasks)]
+    if ends is not None:
+        known += [*ends]
+    return [float(value) for value in known]
 
 
-def interval_text(estimate: float, ends) -> str:
-    """An estimate and its interval."""
-    return "{:.1f} [{:.1f}, {:.1f}]".format(estimate, *ends)
+def interval_text(estimate: float, ends=None, digits: int = 1) -> str:
+    """An estimate and its interval, if it has one."""
+    text = f"{estimate:.{digits}f}"
+    if ends is None or not len(ends):
+        return text
+    low, high = ends
+    return f"{text} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def mean_text(values, digits: int = 1) -> str:
@@ -706,7 +725,8 @@ def overall_section(rows: list[Row], names: dict[str, str], pick: str) -> Sectio
     """Interquartile means, performance profiles and probabilities of improvement."""
     scores = methods_scores(rows, names, pick)
     note = f"Normalized scores of the `{pick}` evaluations; 95 % intervals by a bootstrap over "
-    note += "the runs, stratified by task (Agarwal et al. 2021); none where a task has one run."
+    note += "the runs, stratified by task (Agarwal et al. 2021); none where a task has fewer than "
+    note += "three runs, which say too little of their spread."
     diverged = sum(len(row.diverged) for row in rows)
     if diverged:
         note += f" {count(diverged, 'diverged run')} left out."
@@ -739,11 +759,8 @@ def largest_comparison(scores: dict[str, dict]) -> tuple[list[tuple], list[str]]
 
 
 def iqm_text(tasks: list[np.ndarray]) -> str:
-    """IQM of a method's scores, with its interval where every task has two runs."""
-    estimate = statistics.iqm(tasks)
-    if min(map(len, tasks)) < 2:
-        return f"{estimate:.1f}"
-    return interval_text(estimate, statistics.interval(statistics.iqm, tasks))
+    """IQM of a method's scores, with its interval."""
+    return interval_text(statistics.iqm(tasks), interval(statistics.iqm, tasks))
 
 
 def iqm_table(scores: dict[str, dict]) -> Table:
@@ -760,7 +777,7 @@ def iqm_table(scores: dict[str, dict]) -> Table:
             cells.append(iqm_text([by_task[task] for task in compared]) if both else "-")
         table.append(cells)
     heads = ["method", "tasks", "runs", "IQM"]
-    note = "IQM: interquartile mean over all runs and tasks."
+    note = "IQM: interquartile mean over all runs and tasks; of fewer than four scores, their mean."
     if uneven:
         heads.append("IQM, compared")
         everything = {task for by_task in scores.values() for task in by_task}
@@ -792,9 +809,7 @@ def profile_picture(scores: dict[str, dict], order: list[str], key: str) -> Pict
 
     for name in methods:
         tasks = [scores[name][task] for task in compared]
-        band = None
-        if min(map(len, tasks)) > 1:
-            band = statistics.interval(profile, tasks)
+        band = interval(profile, tasks)
         draw_line(axis, order.index(name), name, thresholds, profile(tasks), band)
     title = f"Performance profile, {count(len(compared), 'task')} compared"
     return Picture(f"profile-{key}", title, svg(figure))
@@ -819,11 +834,9 @@ def improvement_table(scores: dict[str, dict]) -> Table:
             continue
         first = [scores[name][task] for task in both]
         second = [scores[other][task] for task in both]
-        text = f"{statistics.improvement(first, second):.2f}"
-        if min(map(len, first + second)) > 1:
-            ends = statistics.interval(statistics.improvement, first, second)
-            text += " [{:.2f}, {:.2f}]".format(*ends)
-        table.append([name, other, str(len(both)), text])
+        estimate = statistics.improvement(first, second)
+        ends = interval(statistics.improvement, first, second)
+        table.append([name, other, str(len(both)), interval_text(estimate, ends, digits=2)])
     return Table(["X", "Y", "tasks", "P(X > Y)"], table, note, folded=len(table) > MOST_METHODS)
 
 

@@ -7,9 +7,10 @@
 A row is one group of runs: the same script, variant, task, data (by SHA-256) and arguments; only
 the seed and the machine may differ. Other runs are other rows, and `settings` says where a row
 departs from what its script does by itself for the task. Scores are mean ± standard deviation over
-the seeds, and the interquartile mean with a 95 % bootstrap interval (Agarwal et al. 2021). A run
-counts as D4RL only if its file has the SHA-256 published for its task; all others stand in a table
-of their own data, without the paper's numbers. report.py has what is read and how it is grouped.
+the seeds, and the interquartile mean, from three seeds on with a 95 % bootstrap interval (Agarwal
+et al. 2021). A run counts as D4RL only if its file has the SHA-256 published for its task; all
+others stand in a table of their own data, without the paper's numbers. report.py has what is read
+and how it is grouped.
 """
 
 from __future__ import annotations
@@ -231,7 +232,8 @@ def notes(rows: list[Row], pick: str) -> list[str]:
     return [
         f"- `{pick}` evaluation of each run; mean ± standard deviation (divided by n) over the "
         f"seeds that the row names; {len(seeds)} in all: {', '.join(map(str, seeds))}",
-        "- IQM: interquartile mean over seeds (and tasks), [95 % bootstrap interval]",
+        "- IQM: interquartile mean over seeds (and tasks), from three seeds on with its [95 % "
+        "bootstrap interval]; of fewer than four scores, their mean",
         "- settings: where a row departs from what its script does by itself for the task",
     ]
 

@@ -119,6 +119,29 @@ def test_the_interquartile_mean_and_the_probability_of_improvement(tmp_path, pla
     assert "| GTP | GTP-BC | 2 | 0.81 [" in text
 
 
+@pytest.mark.parametrize("count", [2, 3])
+def test_intervals_are_of_three_runs_at_least(tmp_path, monkeypatch, count):
+    """Of two runs a bootstrap gives the two themselves; the page says why there is none."""
+    bands = []
+    monkeypatch.setattr(report, "svg", lambda figure: b"<svg/>")
+    monkeypatch.setattr(report, "draw_line", lambda *given: bands.append(given[-1]))
+    seeds = range(count)
+    runs = [results(90 + seed, seed=seed) for seed in seeds]
+    runs += [results(80 - seed, "gtp_bc", seed=seed) for seed in seeds]
+    text, page = make(tmp_path, *runs)
+    rows = page.rows["d4rl"]
+    shown = [*cells(rows, "GTP", "1"), *cells(rows, "GTP", "GTP-BC", "1")]
+    banded = [band is not None for band in bands[:2]]  # of the performance profiles
+    if count == 2:
+        assert shown == ["2", "90.5", "1.00"]
+        assert banded == [False, False]
+    else:
+        assert shown == ["3", "91.0 [90.0, 92.0]", "1.00 [1.00, 1.00]"]
+        assert banded == [True, True]
+    assert "none where a task has fewer than three runs" in text
+    assert "of fewer than four scores, their mean" in text
+
+
 @pytest.mark.parametrize(("pick", "iqm"), [("last", 100), ("best", 105), ("selected", 99)])
 def test_pick_chooses_the_evaluation_of_the_summary(tmp_path, plain, pick, iqm):
     chosen = {"update": 10, "normalized_score": 99}
