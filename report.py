@@ -674,7 +674,20 @@ def score_section(rows: list[Row], names: dict[str, str], absent: dict, d4rl: bo
         note += " `selected` is what the baselines' own code picks offline."
     if final:
         note += " `final` is the last policy again, over the episodes of final_scores.json."
+    note += cloning_note(rows)
     return Section("Scores by task", note, [Table(heads, table)])
+
+
+def cloning_note(rows: list[Row]) -> str:
+    """Why scripts with a critic are called by the names of cloning, where their task alone makes
+    them clone."""
+    named = [row for row in rows if row.algorithm != "gtp_bc" and not row.variant]
+    unasked = [row for row in named if row.cloning and "eta" not in row.settings]
+    if not unasked:
+        return ""
+    methods = "; ".join(sorted({row.method for row in unasked}))
+    tasks = ", ".join(sorted({row.task for row in unasked}))
+    return f" {methods}: cloning, because eta is 0 by default on {tasks}; `--eta` changes that."
 
 
 def method_text(row: Row, name: str) -> str:

@@ -372,6 +372,17 @@ def test_a_sweeps_variant_is_in_the_name(tmp_path, plain):
     assert cells(page.rows["d4rl"], "GTP", "0")[0] == "5.0"
 
 
+def test_clones_by_their_tasks_default_are_explained(tmp_path, plain):
+    """multigoal-v0, on which sweeps/smoke.toml runs, is for cloning; --eta 0 needs no word."""
+    toys = [results(1, name, "multigoal-v0", sha256=OTHER) for name in report.METHODS]
+    asked = results(1, "diffusion_ql", args={"eta": 0.0})
+    _, page = make(tmp_path, *toys, asked)
+    names = "C-BC; D-BC; GTP-BC (gtp_offline.py)"
+    why = f"{names}: cloning, because eta is 0 by default on multigoal-v0"
+    assert why in page.words["other"]
+    assert "by default" not in page.words["d4rl"]
+
+
 # ---- what is left out ----------------------------------------------------------------------------
 
 

@@ -146,6 +146,12 @@ def test_a_preset_is_what_its_scripts_take(name, tmp_path):
     assert {path.stem for path in (ROOT / "sweeps").glob("*.toml")} == set(PRESETS)
 
 
+def test_the_smoke_sweep_takes_as_long_in_the_docs_as_in_its_file():
+    for file in ("sweeps/smoke.toml", "docs/sweeps.md"):
+        text = (ROOT / file).read_text()
+        assert text.count("about a minute") == text.count(" minute") - text.count(" minutes") == 1
+
+
 def test_table1_clones_and_table5_has_two_numbers_of_steps(tmp_path):
     jobs = sweep.prepare(read_sweep(ROOT / "sweeps/table1.toml"), tmp_path, None)
     assert {job.args.eta for job in jobs if job.run.script != "gtp_bc"} == {0.0}
