@@ -43,7 +43,7 @@ from offline_tasks.pages import (
     svg,
 )
 from sweeps.progress import Progress, early_stop
-from sweeps.reader import read_sweep
+from sweeps.reader import ArgumentError, read_sweep
 
 # script: its name with eta = 0 (Table 1), otherwise (Tables 2 and 5), in Table 6
 METHODS = {
@@ -83,11 +83,14 @@ IGNORED = {
 }
 
 
+AT_LEAST_ONE = tyro.conf.arg(metavar="DIR...", help_behavior_hint="(at least one)")
+
+
 @dataclass
 class Arguments:
     """A report of the runs in some folders."""
 
-    dirs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="DIR...")]
+    dirs: Annotated[tuple[str, ...], tyro.conf.Positional, AT_LEAST_ONE]
     """Folders with runs at any depth, or results.json files."""
     out: str = "report"  # folder for report.md, index.html and figures/
     pick: Literal["last", "best", "selected"] = "last"  # evaluation for all but the first table
@@ -212,7 +215,7 @@ def load(paths, complain=warn) -> list[dict]:
     files = {}  # each once
     for path in map(Path, paths):
         if not path.exists():
-            raise ValueError(f"{path} does not exist; name results.json files or folders of runs")
+            raise ArgumentError(f"{path} does not exist; name folders or files of runs")
         found = sorted(path.rglob("results.json")) if path.is_dir() else [path]
         files |= {file.resolve(): file for file in found}
     runs = []
@@ -1073,13 +1076,16 @@ def make_pages(dirs, pick: str) -> list[Page]:
 def report(options: Arguments) -> None:
     """Write report.md, index.html and figures/."""
     if not options.dirs:
-        raise ValueError("no folder is named; give folders of runs, such as runs")
+        raise ArgumentError("no DIR is given; name folders of runs, such as runs")
     pages = make_pages(options.dirs, options.pick)
     words = [*options.dirs, "--out", options.out, "--pick", options.pick]
     command = shlex.join(["python", "report.py", *words])
     out = Path(options.out)
     figures = out / "figures"
-    figures.mkdir(parents=True, exist_ok=True)
+    try:
+        figures.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--out {out} is no folder to write to ({error}); name another") from error
     for page in pages:
         for section in page.sections:
             for part in section.parts:
@@ -1091,13 +1097,14 @@ def report(options: Arguments) -> None:
 
 
 def main(argv=None) -> int:
-    """Parse the options and write the report -> exit code: 0, or 1 for what cannot be done."""
-    options = tyro.cli(Arguments, args=argv)
+    """Parse the options and write the report -> exit code, see above."""
+    first, examples, *_ = __doc__.split("\n\n")  # tyro would double empty lines and wrap nothing
+    options = tyro.cli(Arguments, args=argv, description=f"{first}\n{examples}")
     try:
         report(options)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, ArgumentError) else 1
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Many runs from one small file, on this machine or on Slurm; again, it goes on where it stopped.
+"""Many runs from one small file; the same command again goes on where it stopped.
 
     python sweep.py run sweeps/smoke.toml --workers 2
     python sweep.py run sweeps/table2.toml --gpus 0,1 --per-gpu 5
@@ -376,9 +376,8 @@ class RunOptions(Options):
 class WorkOptions(Options):
     """Run one run of a sweep: what a job of a Slurm array does."""
 
-    index: Annotated[
-        int, tyro.conf.Positional, tyro.conf.arg(metavar="INDEX")
-    ]  # of the run, from 0
+    # which of the file's runs, from 0
+    index: Annotated[int, tyro.conf.Positional, tyro.conf.arg(metavar="INDEX")]
 
 
 @dataclass(kw_only=True)
@@ -529,7 +528,9 @@ def parse(argv):
         place = words.index("--sbatch")
         words[place : place + 2] = [f"--sbatch={words[place + 1]}"]
     kinds = {name: kind for name, (kind, _) in COMMANDS.items()}
-    return tyro.extras.subcommand_cli_from_dict(kinds, args=words, description=__doc__)
+    first, examples, *_ = __doc__.split("\n\n")  # tyro would double empty lines and wrap nothing
+    about = f"{first}\n{examples}\n    docs/sweeps.md: files, states, exit codes"
+    return tyro.extras.subcommand_cli_from_dict(kinds, args=words, description=about)
 
 
 def main() -> int:

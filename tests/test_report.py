@@ -504,15 +504,47 @@ def test_no_odd_value_makes_the_report_fail(tmp_path, plain):
     assert page.words["missing"].count("no results of a run") > 50
 
 
-def test_what_cannot_be_done_is_one_line_and_exit_code_1(tmp_path, capsys):
-    for path, words in ((tmp_path, "no usable results.json"), (tmp_path / "no", "does not exist")):
-        assert report.main([str(path), "--out", str(tmp_path / "out")]) == 1
-        (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith("error: ") and words in line and str(path) in line
-    assert report.main(["--out", str(tmp_path / "out")]) == 1
-    assert "no folder is named" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["{here}"], 1, "no usable results.json in {here}; name folders of runs"),
+        (["{here}/no"], 2, "{here}/no does not exist; name folders or files of runs"),
+        (["{here}", "{here}/no"], 2, "{here}/no does not exist; name"),
+        ([], 2, "no DIR is given; name folders of runs"),
+        (["{here}/runs", "--out", "{here}/file"], 1, "--out {here}/file is no folder to write to"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(tmp_path, plain, monkeypatch, capsys, words, code, said):
+    """Exit code 2 for a wrong argument, 1 for the rest, as everywhere."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    if "--out" in words:
+        save(tmp_path / "runs", results(1))
+    assert report.main([word.format(here=tmp_path) for word in words]) == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: " + said.format(here=tmp_path))
+
+
+def test_an_unknown_word_is_exit_code_2(tmp_path):
     with pytest.raises(SystemExit, match="2"):
         report.main([str(tmp_path), "--pick", "first"])
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_help_keeps_its_lines(monkeypatch, capsys, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr("sys.argv", ["report.py"])
+    with pytest.raises(SystemExit, match="0"):
+        report.main(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= width
+    assert lines[2:6] == [
+        "A report of many runs: report.md and index.html from their results.json files.",
+        "    python report.py runs --out report/",
+        "    python report.py runs/table2 runs/more --out report/ --pick best",
+        "",
+    ]
+    assert not any("(default: )" in line for line in lines)
 
 
 # ---- the files -----------------------------------------------------------------------------------

@@ -692,6 +692,31 @@ def test_status_says_that_early_stop_ended_a_run(write, monkeypatch, capsys):
     assert broken.startswith("interrupted 50000/100000")
 
 
+HELP = [
+    "Many runs from one small file; the same command again goes on where it stopped.",
+    "    python sweep.py run sweeps/smoke.toml --workers 2",
+    "    python sweep.py run sweeps/table2.toml --gpus 0,1 --per-gpu 5",
+    "    python sweep.py slurm sweeps/table2.toml --partition gpu --time 24:00:00",
+    "    python sweep.py status sweeps/table2.toml",
+    "    docs/sweeps.md: files, states, exit codes",
+    "",
+]
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("command", [[], *([name] for name in sweep.COMMANDS)])
+def test_help_keeps_its_lines(monkeypatch, capsys, command, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    with pytest.raises(SystemExit, match="0"):
+        main(monkeypatch, *command, "--help")
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= width
+    if not command:
+        assert lines[2:9] == HELP
+    if command == ["work"]:
+        assert any("which of the file's runs, from 0" in line for line in lines)
+
+
 def test_a_table_that_is_too_long_shows_what_needs_a_look(write):
     text = SMALL.replace("[1, 0]", str(list(range(20))))
     plan = read_sweep(write(text))
