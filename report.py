@@ -22,6 +22,7 @@ import time
 from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
+from signal import SIGINT
 from typing import Annotated, Literal
 
 import numpy as np
@@ -1105,6 +1106,8 @@ def main(argv=None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, ArgumentError) else 1
+    except KeyboardInterrupt:
+        return 128 + SIGINT
     return 0
 
 

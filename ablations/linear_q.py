@@ -9,7 +9,7 @@ The loss is L_BC + lambda L_Q (Eq. 69): L_BC is Eq. 19 with all weights 1, L_Q =
 (Eq. 74) is not normalised and its gradient goes through the K steps of the sampler. Only
 `actor_loss` of gtp_offline.py is replaced. A run that blows up ends as `diverged`. The toy makes
 that unlikely: all its steps are terminal, so no error of Q outside the data comes back through the
-TD target. It shows where the actions go: linear_q_actions.png has them turned back by pi / 2 obs.
+TD target, nor does it by default elsewhere (D15), but with --eq-16. It shows where the actions go: linear_q_actions.png has them turned back by pi / 2 obs.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import numpy as np
 import torch
 import toy
 from experiment import (
+    EQ_14,
     Options,
     Variant,
     cell,
@@ -47,6 +48,7 @@ class Arguments(Options):
 
     eta: float = 5.0  # temperature of GTP's own weights (Eq. 14); above 0, or there is no critic
     coefficients: tuple[float, ...] = (0.01, 0.1, 1.0)  # the values of lambda
+    eq_16: bool = False  # the paper's critic, whose targets ask the policy for the next action
 
 
 def actor_loss(nets, obs, actions, noise, t, u, s, weights, args, coefficient: float = 1.0):
@@ -66,13 +68,15 @@ def actor_loss(nets, obs, actions, noise, t, u, s, weights, args, coefficient: f
     return loss, {**metrics, "actor": loss, "q": q_loss}
 
 
-def variants(coefficients=Arguments.coefficients) -> dict[str, Variant]:
-    """GTP, and cloning with a linear Q term for each lambda."""
-    chosen = {"GTP": Variant(table=3, row="GTP")}
+def variants(coefficients=Arguments.coefficients, eq_16: bool = False) -> dict[str, Variant]:
+    """GTP, and cloning with a linear Q term for each lambda; Eq. 16's are titled so."""
+    critic = EQ_14 if eq_16 else {}
+    end = ", Eq. 16" if eq_16 else ""
+    chosen = {f"GTP{end}": Variant(critic, table=3, row="GTP")}
     for c in coefficients:
-        title = f"linear Q, lambda = {c}"
+        row = f"linear Q, lambda = {c}"
         replaced = {"actor_loss": partial(actor_loss, coefficient=c)}
-        chosen[title] = Variant(replaced=replaced, table=3, row=title)
+        chosen[f"{row}{end}"] = Variant(critic, replaced, table=3, row=row)
     return chosen
 
 
@@ -105,7 +109,7 @@ def run(options: Arguments) -> None:
     if not options.eta > 0:
         raise ValueError(f"--eta is {options.eta}; give more than 0, or there is no critic")
     options = prepare(options, "linear_q")
-    chosen = variants(options.coefficients)
+    chosen = variants(options.coefficients, options.eq_16)
     table = compare("linear_q", options, chosen)
     show("linear_q", options, table, chosen, "Guidance by the critic")
     if on_toy(options) and any(row["off_mode"] for row in table.values()):

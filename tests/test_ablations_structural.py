@@ -321,6 +321,16 @@ def test_linear_q_gradient_against_finite_differences(guided):
     assert (around[0] - around[1]) / 2e-6 == pytest.approx(exact, rel=1e-4)
 
 
+def test_linear_q_takes_the_papers_critic_and_says_so():
+    usual = linear_q.variants((0.1,))
+    papers = linear_q.variants((0.1,), eq_16=True)
+    assert [*papers] == [f"{title}, Eq. 16" for title in usual]
+    for (title, variant), other in zip(papers.items(), usual.values(), strict=True):
+        assert (variant.table, variant.row) == (other.table, other.row), title
+        assert variant.changes["td_target"] == "policy" and not other.changes
+        assert variant.replaced.keys() == other.replaced.keys()
+
+
 def test_linear_q_moves_the_actor_and_leaves_the_critic(guided):
     nets, (obs, actions, *_), args = guided
     data = {"observations": obs, "next_observations": obs, "actions": actions}
