@@ -7,9 +7,9 @@
 
 The loss is L_BC + lambda L_Q (Eq. 69): L_BC is Eq. 19 with all weights 1, L_Q = -E[Q(s, pi(s))]
 (Eq. 74) is not normalised and its gradient goes through the K steps of the sampler. Only
-`actor_loss` of gtp_offline.py is replaced. A run that blows up ends as `diverged`. The toy makes
-that unlikely: all its steps are terminal, so no error of Q outside the data comes back through the
-TD target, nor does it by default elsewhere (D15), but with --eq-16. It shows where the actions go: linear_q_actions.png has them turned back by pi / 2 obs.
+`actor_loss` of gtp_offline.py is replaced. A run that blows up ends as `diverged`. Errors of Q outside
+the data come back through the TD target with --eq-16 alone, and not on the toy, whose steps are all
+terminal. linear_q_actions.png has the toy's actions turned back by pi / 2 obs.
 """
 
 from __future__ import annotations
