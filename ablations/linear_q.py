@@ -7,7 +7,7 @@
 
 The loss is L_BC + lambda L_Q (Eq. 69): L_BC is Eq. 19 with all weights 1, L_Q = -E[Q(s, pi(s))]
 (Eq. 74) is not normalised and its gradient goes through the K steps of the sampler. Only
-`actor_loss` of gtp_offline.py is replaced. A run that blows up ends as `diverged`. Errors of Q outside
+`actor_loss` of gtp_offline.py is replaced. A run that blows up ends as `diverged`. Errors of Q off
 the data come back through the TD target with --eq-16 alone, and not on the toy, whose steps are all
 terminal. linear_q_actions.png has the toy's actions turned back by pi / 2 obs.
 """
