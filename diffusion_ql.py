@@ -251,12 +251,13 @@ def check_common_args(args):
     """Raise ArgumentError for a value out of its range, an unknown task or an absent device."""
     if not (args.env_id or args.dataset_path):
         raise ArgumentError("neither --env-id nor --dataset-path is given; name one")
-    largest = {"seed": 2**63 - 1, "learning_rate": 1, "tau": 1} | LARGEST
+    largest = {"seed": 2**63 - 1, "num_threads": 1024, "learning_rate": 1, "tau": 1} | LARGEST
     counts = ("num_", "batch_", "hidden_", "log_", "checkpoint_", "ema_every")
     for name, value in vars(args).items():
         low = int(name.startswith(counts) and name != "num_holdout")
-        low = -math.inf if name.startswith("reward_") else low
         high = largest.get(name, 10**9 if isinstance(value, int) else math.inf)
+        if name.startswith("reward_"):
+            low, high = -1e12, 1e12
         if not isinstance(value, str) and not low <= value <= high:  # also refuses NaN
             flag = name.replace("_", "-")
             raise ArgumentError(f"--{flag} is {value}; give a number from {low} to {high}")
@@ -683,7 +684,11 @@ def load_transitions(path, max_episode_steps=None, d4rl_semantics=False):
     except Exception as error:  # h5py and zipfile raise many kinds for a damaged file
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"dataset {path} cannot be read as HDF5 or NPZ: {reason}") from error
-    if not np.abs(arrays["actions"]).max() < 1.001:  # also NaN
+    tables = arrays["observations"], arrays["actions"]
+    finite = all(np.isfinite(array).all() for array in arrays.values())
+    if not (finite and all(table.ndim == 2 and table.size for table in tables)):
+        raise ValueError(f"dataset {path}: give a row of finite numbers for each step")
+    if np.abs(arrays["actions"]).max() > 1.001:
         raise ValueError(f"dataset {path}: actions are beyond [-1, 1]; rescale them to [-1, 1]")
     count = len(arrays["observations"])
     terminals = arrays["terminals"].reshape(count) > 0
@@ -763,7 +768,10 @@ def evaluate(nets, args, holdout, update):
         row["energy_score_by_steps"] = scores
     if args.env_id:
         act = make_act(nets, args, args.seed)
-        row |= tasks().evaluate(args.env_id, act, args.num_eval_episodes, args.seed + 100)
+        try:
+            row |= tasks().evaluate(args.env_id, act, args.num_eval_episodes, args.seed + 100)
+        except ValueError as error:  # of an environment that does not do what it should
+            raise InputError(str(error)) from error
     return row
 
 
@@ -880,10 +888,14 @@ FORMAT = 2  # of a checkpoint
 def write_file(path, content: bytes):
     """Write all or nothing: the old file stays until the new one is on the disk."""
     unfinished = path.with_name(path.name + ".partial")
-    with open(unfinished, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with open(unfinished, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:  # a full disk, say
+        unfinished.unlink(missing_ok=True)
+        raise OSError(f"{path} cannot be written ({error}); what was there is kept") from error
     os.replace(unfinished, path)
 
 
@@ -1013,6 +1025,8 @@ def check_resume(args, state):
         command = state["results"].get("command", "what began it")
         raise ArgumentError(f"{args.resume} is a run of {variant!r}; go on with: {command}")
     done = state["results"]["update"]
+    if args.num_updates < done:
+        raise ArgumentError(f"--num-updates {args.num_updates}: {args.resume} has made {done}")
     if state["results"]["status"] == "finished" or done >= args.num_updates:
         print(f"{args.resume} has ended at update {done}: nothing to train", file=sys.stderr)
     elif "num_updates" in changed:
@@ -1099,7 +1113,7 @@ def running(args, results):
             run_dir.mkdir(parents=True, exist_ok=True)
             stack.enter_context(filelock.FileLock(run_dir / ".lock", timeout=0))
         except OSError as error:
-            reason = f"--run-dir {run_dir} is in use or unusable; name another ({error})"
+            reason = f"--run-dir {run_dir} is in use or unusable; free it or name another ({error})"
             raise InputError(reason) from error
         if not args.resume and any(run_dir.glob("checkpoint*.pt")):  # perhaps the previous alone
             raise InputError(f"--run-dir {run_dir} holds a run; --resume it or name another")
@@ -1181,6 +1195,7 @@ def finish(nets, obs_dim, signals, results, args):
     results["exit_code"] = codes[results["status"]]
     write_results(results, args)
     if not TASKS_FOLDER.is_dir():
+        print(f"{results['status']} at update {results['update']}: {args.run_dir}/results.json")
         return
     tasks().say_end(results)
     if results["status"] != "diverged":
@@ -1301,7 +1316,7 @@ def main():
     except (MemoryError, RuntimeError) as error:
         if "allocate" not in str(error):
             raise
-        print("error: the memory is full; smaller: --batch-size, --hidden-dim", file=sys.stderr)
+        print("error: memory is full; smaller: --batch-size, --hidden-dim, counts", file=sys.stderr)
         return 1
     except KeyboardInterrupt:  # before the training, which ends in good order
         return 128 + SIGINT

@@ -286,7 +286,7 @@ def full_memory(error) -> int:
     """The exit code of an error that says that memory is full, in a line; others are raised."""
     if "allocate" not in str(error):
         raise error
-    print("error: the memory is full; smaller: --num-steps, --num-candidates", file=sys.stderr)
+    print("error: the memory is full; smaller: --num-steps or other counts", file=sys.stderr)
     return 1
 
 

@@ -166,10 +166,13 @@ def write_policy(arrays, text, folder):
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"FOLDER {folder} cannot be made ({error}); name another") from error
+    script = folder / "policy.py"
+    if script.exists() and " exported as NumPy" not in script.read_text(errors="replace"):
+        raise InputError(f"{script} is not of an export; name another FOLDER")
     content = io.BytesIO()
     np.savez(content, **arrays)
     gtp_offline.write_file(folder / "policy.npz", content.getvalue())
-    gtp_offline.write_file(folder / "policy.py", text.encode())
+    gtp_offline.write_file(script, text.encode())
 
 
 def main() -> int:

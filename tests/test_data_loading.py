@@ -399,10 +399,26 @@ def test_a_script_alone_refuses_what_it_cannot_use(change, tmp_path, alone):
         del data["rewards"]
     else:
         data["actions"][3, 1] = change
-    said = "rewards" if change == "rewards" else r"actions are beyond \[-1, 1\]"
+    said = {"rewards": "rewards", 1.5: r"actions are beyond \[-1, 1\]"}.get(
+        change, "finite numbers"
+    )
     with pytest.raises(ValueError, match=f"dataset .*f.npz.*{said}") as error:
         gtp.load_transitions(write(tmp_path / "f.npz", data))
     assert "\n" not in str(error.value)
+
+
+@SCRIPT
+@pytest.mark.parametrize("key", ["observations", "rewards", "timeouts"])
+def test_a_script_alone_refuses_nan_and_rows_without_columns(script, key, tmp_path, alone):
+    data = make_dataset()
+    data["timeouts"] = np.zeros(len(data["rewards"]), np.float32)
+    data[key][3] = np.nan
+    flat = make_dataset()
+    flat["observations"] = flat["observations"][:, 0]
+    for bad in (data, flat):
+        path = write(tmp_path / "f.npz", bad)
+        with pytest.raises(ValueError, match=f"{path}: give a row of finite numbers for each step"):
+            script.load_transitions(path)
 
 
 @SCRIPT

@@ -403,7 +403,8 @@ def test_an_interrupted_write_leaves_the_file_of_before(runs, tmp_path, monkeypa
 
     monkeypatch.setattr(os, "fsync", full)
     code, _, errors = call(monkeypatch, capsys, runs / "gtp_bc", "--out", out)
-    assert code == 1 and errors == ["error: [Errno 28] No space left on device"]
+    reason = "([Errno 28] No space left on device); what was there is kept"
+    assert code == 1 and errors == [f"error: {out} cannot be written {reason}"]
     assert out.read_text() == "before"
 
 

@@ -134,6 +134,20 @@ def test_the_exported_policy_refuses_observations_of_other_shapes(small, tmp_pat
             act(np.zeros(shape))
 
 
+def test_a_policy_of_a_persons_own_is_not_overwritten(small, tmp_path, monkeypatch, capsys):
+    gtp.train(small(eta=0.0))
+    own = tmp_path / "policy" / "policy.py"
+    own.parent.mkdir()
+    own.write_text("mine = 1\n")
+    words = tmp_path / "run", own.parent
+    code, errors = call(monkeypatch, capsys, *words)
+    assert code == 1 and f"{own} is not of an export; name another FOLDER" in errors[-1]
+    assert [*own.parent.iterdir()] == [own] and own.read_text() == "mine = 1\n"
+    own.unlink()
+    for _ in range(2):  # an export takes the place of an export
+        assert call(monkeypatch, capsys, *words)[0] == 0
+
+
 def test_a_critic_that_chooses_is_named(small, tmp_path, monkeypatch, capsys):
     gtp.train(small(num_candidates=4))
     code, errors = call(monkeypatch, capsys, tmp_path / "run", tmp_path / "policy")
@@ -227,7 +241,8 @@ def test_an_interrupted_write_leaves_the_policy_of_before(small, tmp_path, monke
 
     monkeypatch.setattr(os, "fsync", full)
     code, errors = call(monkeypatch, capsys, tmp_path / "run", folder, "--num-steps", "2")
-    assert code == 1 and errors == ["error: [Errno 28] No space left on device"]
+    reason = "([Errno 28] No space left on device); what was there is kept"
+    assert code == 1 and errors == [f"error: {folder / 'policy.npz'} cannot be written {reason}"]
     assert (folder / "policy.npz").read_bytes() == before
 
 

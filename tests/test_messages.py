@@ -192,6 +192,47 @@ def test_ctrl_c_ends_a_tool_without_a_traceback(tool, main, monkeypatch):
     assert main(tool, *words) == (130, [])
 
 
+@every_script
+def test_an_environment_that_fails_ends_the_run_in_one_line(script, main, monkeypatch):
+    def fails(*args):
+        raise ValueError("multigoal-v0: its step raised RuntimeError: broken")
+
+    monkeypatch.setattr(offline_tasks, "evaluate", fails)
+    words = ["--env-id", "multigoal-v0", "--hidden-dim", 4, "--num-updates", 1, "--device", "cpu"]
+    code, lines = main(script, *words, "--run-dir", "run", "--no-tensorboard")
+    assert code == 1 and lines[-1] == "error: multigoal-v0: its step raised RuntimeError: broken"
+    assert json.loads(Path("run", "results.json").read_text())["status"] == "failed"
+
+
+@every_script
+def test_a_script_alone_says_how_it_ended(script, small, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(script, "TASKS_FOLDER", tmp_path / "absent")
+    args = small(script=script, num_updates=1, eval_freq=1)
+    assert script.train(args)["status"] == "finished"
+    assert f"finished at update 1: {tmp_path}/run/results.json\n" in capsys.readouterr().out
+
+
+@every_script
+def test_a_resume_cannot_end_before_it_begins(script, main, small, tmp_path):
+    script.train(small(script=script, num_updates=3))
+    before = (tmp_path / "run" / "results.json").read_bytes()
+    one_error(main(script, "--resume", "run", "--num-updates", 2), "has made 3", code=2)
+    assert (tmp_path / "run" / "results.json").read_bytes() == before
+
+
+@every_script
+def test_a_full_disk_keeps_the_file_before_and_names_it(script, tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "results.json"
+    script.write_file(path, b"before")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"results.json cannot be written \(.*No space left"):
+        script.write_file(path, b"after")
+    assert path.read_bytes() == b"before" and [*tmp_path.iterdir()] == [path]
+
+
 def test_a_package_without_a_version_is_null(monkeypatch):
     def absent(name):
         raise metadata.PackageNotFoundError(name)
