@@ -62,9 +62,9 @@ def read_file(path, d4rl_semantics: bool = False) -> dict:
     arrays = {}
     with reading(path), _opened(path) as file:
         for key, other in NAMES.items():
-            name = key if key in file else other
-            if name in file:
-                arrays[key] = _read(file, name)
+            names = [name for name in dict.fromkeys((key, other)) if name in file]
+            if names:
+                arrays[key] = _read_either(file, names)
             elif key != "timeouts":
                 either = key if key == other else f"{key} or {other}"
                 raise WrongContentError(f"it has no {either}")
@@ -83,6 +83,17 @@ def _opened(path):
     if not Path(path).is_file():  # to open a pipe would wait for ever
         raise FileNotFoundError(path)
     return np.load(path) if zipfile.is_zipfile(path) else h5py.File(path, "r")
+
+
+def _read_either(file, names: list[str]) -> np.ndarray:
+    """The array of D4RL's name or of Gymnasium's, which are the same where a file has both."""
+    array, *others = [_read(file, name) for name in names]
+    for other in others:
+        if not np.array_equal(array.ravel(), other.ravel(), equal_nan=True):
+            raise WrongContentError(
+                f"{' and '.join(names)} differ, and stand for the same; remove one of them"
+            )
+    return array
 
 
 def _read(file, name: str) -> np.ndarray:
@@ -138,6 +149,8 @@ def check_arrays(path, arrays: dict, max_episode_steps=None, d4rl_semantics=Fals
         arrays["timeouts"] = count_timeouts(terminal, limit, d4rl_semantics)
     for key in arrays:
         _check_finite(path, key, arrays)
+    for key in ("terminals", "timeouts"):
+        _check_flags(path, key, arrays[key])
     ended = (arrays["terminals"] > 0) | (arrays["timeouts"] > 0)
     if not ended.any() and "next_observations" not in arrays:
         say(
@@ -178,6 +191,17 @@ def _check_finite(path, key: str, arrays: dict) -> None:
         where = f"in {bad.sum()} rows, first in row {row}"
         remedy = "remove those rows"
     raise DatasetError(f"dataset {path}: {key} has NaN or infinity {where}; {remedy}")
+
+
+def _check_flags(path, key: str, array: np.ndarray) -> None:
+    """Raises DatasetError where numbers are neither 0 nor 1: 255 or -1 may stand for either."""
+    wrong = (array != 0) & (array != 1)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise DatasetError(
+            f"dataset {path}: {key} is {array[row]:g} in {wrong.sum()} rows, first in row {row}; "
+            "write 1 for the last row of an episode and 0 for the others"
+        )
 
 
 def count_timeouts(terminals, max_episode_steps=None, d4rl_semantics=False) -> np.ndarray:
