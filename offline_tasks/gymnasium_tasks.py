@@ -1,6 +1,5 @@
 """Any other task that is registered in Gymnasium, also one's own: package.module:EnvId-v0."""
 
-import contextlib
 import difflib
 import importlib
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from offline_tasks import d4rl_files
+from offline_tasks.environments import closing
 
 DEFAULT_STEPS = 1000  # D4RL's usual limit, for a task that has none
 
@@ -44,7 +44,7 @@ def check_env_id(env_id: str, others=()) -> None:
 def _import(module: str, env_id: str) -> None:
     try:
         importlib.import_module(module)
-    except Exception as error:  # a module of other people's may fail in any way
+    except (Exception, SystemExit) as error:  # a module of other people's may fail in any way
         raise ValueError(
             f"env id {env_id!r}: module {module!r} cannot be imported ({error!r}); install it, or "
             "set PYTHONPATH to the folder that it lies in"
@@ -77,7 +77,7 @@ def build(spec, env_id: str, render_mode: str | None = None):
     rendering = {} if render_mode is None else {"render_mode": render_mode}
     try:
         env = gymnasium.make(spec, disable_env_checker=True, **rendering)
-    except Exception as error:  # an environment of other people's may fail in any way
+    except (Exception, SystemExit) as error:  # as may an environment
         reason = " ".join(str(error).split()) or repr(error)
         raise ValueError(f"env id {env_id!r} cannot be built: {reason}") from error
     if env.spec.max_episode_steps is None:
@@ -88,7 +88,7 @@ def build(spec, env_id: str, render_mode: str | None = None):
 def task_dims(env_id: str) -> tuple[int, int, int]:
     """(obs_dim, action_dim, max_episode_steps). Raises ValueError where the spaces of observations
     and actions are not 1-D Boxes."""
-    with contextlib.closing(make_env(env_id)) as env:
+    with closing(make_env(env_id), env_id) as env:
         return dims_of(env, env_id)
 
 
@@ -108,7 +108,7 @@ def dims_of(env, env_id: str) -> tuple[int, int, int]:
 
 def action_bounds(env_id: str) -> np.ndarray | None:
     """Least and largest actions (2, action_dim), float32; None if any has no bound."""
-    with contextlib.closing(make_env(env_id)) as env:
+    with closing(make_env(env_id), env_id) as env:
         return bounds_of(env)
 
 
