@@ -132,14 +132,14 @@ def _episode(group) -> dict[str, np.ndarray]:
     observations = group["observations"]
     if not hasattr(observations, "shape"):  # a kitchen's, whose goals are the same throughout
         observations = observations["observation"]
-    observations = np.asarray(observations, dtype=np.float32)
+    observations = arrays.as_float32("observations", observations)
     ends = np.zeros(len(observations) - 1, dtype=np.float32)
     ends[-1:] = 1
     return {
         "observations": observations[:-1],
         "next_observations": observations[1:],
-        "actions": np.asarray(group["actions"], dtype=np.float32),
-        "rewards": np.asarray(group["rewards"], dtype=np.float32),
+        "actions": arrays.as_float32("actions", group["actions"]),
+        "rewards": arrays.as_float32("rewards", group["rewards"]),
         "terminals": np.asarray(group["terminations"], dtype=np.float32),
         "timeouts": np.asarray(group["truncations"], dtype=np.float32),
         "ends": ends,

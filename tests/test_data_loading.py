@@ -257,6 +257,25 @@ def test_rows_in_no_order_may_be_removed_alone(load):
         load(data)
 
 
+def test_next_observations_that_are_all_nan_are_said(load, capsys):
+    """Not that rows are in another order, which nobody can see."""
+    data = numbered([0, 0, 0, 1], next_observations=np.full((4, 1), np.nan))
+    said = "next_observations has NaN or infinity in every row; leave it out where the next row is"
+    with pytest.raises(ValueError, match=said):
+        load(data)
+    assert capsys.readouterr().err == ""
+
+
+def test_nan_in_both_observations_is_no_other_order(load):
+    """So the whole episode is to be cut out."""
+    data = numbered([0, 0, 0, 1])
+    data["observations"][2] = np.nan
+    data["next_observations"] = np.float32([[1], [np.nan], [3], [9]])
+    said = "observations has NaN .* in row 2, of episode 0; cut out that whole episode, rows 0 to 3"
+    with pytest.raises(ValueError, match=said):
+        load(data)
+
+
 @pytest.mark.parametrize(
     ("scales", "offset", "said"),
     [
