@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy as np
 from offline_tasks import d4rl_files
 from offline_tasks.environments import closing
 
+LEAST_LIKENESS = 0.5  # of ids, from 0 to 1
+MOST_NEAR = 4
 DEFAULT_STEPS = 1000  # D4RL's usual limit, for a task that has none
 
 
@@ -28,17 +31,60 @@ def check_env_id(env_id: str, others=()) -> None:
     if name in gymnasium.registry:
         return
     if colon:
-        known = list(gymnasium.registry)
-        listed = _ids_of(module)
+        known = [f"{module}:{own}" for own in _ids_of(module)]
+        listed = known
     else:
-        known = list(dict.fromkeys([*others, *gymnasium.registry]))
+        known = [*others, *_newest(gymnasium.registry)]
         listed = sorted(others)
-    near = difflib.get_close_matches(name, known, n=4, cutoff=0.5) or listed
+    near = _near(env_id, known, others) or listed
     subject = f"module {module!r} registers no {name!r}" if colon else f"unknown env id {env_id!r}"
     raise ValueError(
         f"{subject}: near ones are {', '.join(near) or 'none'} "
         "(any other registered Gymnasium id works with --dataset-path, one's own as module:EnvId)"
     )
+
+
+def _newest(registry) -> list[str]:
+    """The ids of the newest version of each environment."""
+    newest = {}
+    for env_id, spec in registry.items():
+        key = (spec.namespace, spec.name)
+        version = -1 if spec.version is None else spec.version
+        newest[key] = max(newest.get(key, (-1, "")), (version, env_id))
+    return [env_id for _, env_id in newest.values()]
+
+
+def _near(env_id: str, known: list[str], others=()) -> list[str]:
+    """Up to four ids like this one, whatever the case, the likest first, which can be built here,
+    as all of `others` can."""
+    wanted = env_id.lower()
+    by_likeness = {}
+    for candidate in known:
+        likeness = difflib.SequenceMatcher(None, candidate.lower(), wanted).ratio()
+        if likeness >= LEAST_LIKENESS:
+            by_likeness[candidate] = likeness
+    near = []
+    for candidate in sorted(by_likeness, key=by_likeness.get, reverse=True):
+        if len(near) < MOST_NEAR and (candidate in others or _loads(candidate)):
+            near.append(candidate)
+    return near
+
+
+def _loads(env_id: str) -> bool:
+    """Whether the code of a registered environment can be imported."""
+    import gymnasium
+    from gymnasium.envs.registration import load_env_creator
+
+    entry = gymnasium.registry[env_id.rpartition(":")[2]].entry_point
+    if callable(entry):  # Gymnasium's own say that the environment is there no more
+        return not entry.__module__.startswith("gymnasium.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            load_env_creator(entry)
+    except (Exception, SystemExit):  # a package is missing, or anything else
+        return False
+    return True
 
 
 def _import(module: str, env_id: str) -> None:
@@ -56,10 +102,13 @@ def _ids_of(module: str) -> list[str]:
     import gymnasium
 
     package = module.partition(".")[0]
-    entries = {name: str(spec.entry_point) for name, spec in gymnasium.registry.items()}
-    return [
-        name for name, entry in entries.items() if entry.startswith((f"{package}:", f"{package}."))
-    ]
+    found = []
+    for name, spec in gymnasium.registry.items():
+        entry = spec.entry_point
+        place = f"{entry.__module__}:" if callable(entry) else str(entry)
+        if place.startswith((f"{package}:", f"{package}.")):
+            found.append(name)
+    return found
 
 
 def make_env(env_id: str, render_mode: str | None = None):
