@@ -169,6 +169,18 @@ def bounds_of(env) -> np.ndarray | None:
     return np.float32([space.low, space.high])
 
 
+def missing_bounds(env_id: str, env) -> str:
+    """Which bounds the action space of an environment lacks, '' if none."""
+    space = env.action_space
+    columns = np.flatnonzero(~(space.bounded_below & space.bounded_above))
+    if not columns.size:
+        return ""
+    if columns.size == len(space.low):
+        return f"the action space of {env_id} is not bounded"
+    listed = ", ".join(map(str, columns))
+    return f"the action space of {env_id} is not bounded in columns {listed}"
+
+
 def dataset_file(env_id: str, folder: Path) -> Path:
     """Raises a ValueError: such a task has no dataset here."""
     raise ValueError(f"env id {env_id!r} has no dataset of its own; give --dataset-path FILE")
