@@ -10,7 +10,7 @@ import pytest
 import evaluate
 import gtp_bc
 import offline_tasks
-from offline_tasks import videos
+from offline_tasks import registry, videos
 
 ID = "Faulty-v0"
 REMEDY = (
@@ -43,7 +43,9 @@ class Faulty(gymnasium.Env):
 
 
 @pytest.fixture(autouse=True)
-def registered():
+def registered(monkeypatch):
+    """Without a renderer, which would stay chosen for all tests after."""
+    monkeypatch.setattr(registry, "_choose_renderer", lambda: None)
     gymnasium.register(ID, entry_point=Faulty, max_episode_steps=5)
     yield
     del gymnasium.registry[ID]
