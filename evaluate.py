@@ -275,9 +275,10 @@ def evaluate(flags) -> dict:
 
 
 def print_table(row):
-    """A line for each thing that is known, less the single scores."""
+    """A line for each thing that is known, less the single scores and what had no part."""
+    hidden = ("scores",) if row["env_id"] else ("scores", *OF_EPISODES)
     for name, value in row.items():
-        if name != "scores" and value is not None:
+        if name not in hidden and value is not None:
             shown = f"{value:.6g}" if isinstance(value, float) else value
             print(f"  {name:<22}{shown}")
 

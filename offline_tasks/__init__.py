@@ -8,6 +8,7 @@
     minari.py            datasets of Minari: read here, downloaded by its own package
     ogbench.py           OGBench's single tasks; ogbench_env.py wraps its environments
     gymnasium_tasks.py   any other task registered in Gymnasium, also one's own: module:EnvId
+    environments.py      what an environment of other people's does wrong, in a line
     arrays.py            a dataset's arrays, read and checked, the ends of its episodes
     units.py             the units of actions: a file's, an environment's, [-1, 1]
     loading.py           a dataset as the algorithms take it, and what is said about it

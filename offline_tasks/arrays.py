@@ -62,9 +62,9 @@ def read_file(path, d4rl_semantics: bool = False) -> dict:
     arrays = {}
     with reading(path), _opened(path) as file:
         for key, other in NAMES.items():
-            name = key if key in file else other
-            if name in file:
-                arrays[key] = _read(file, name)
+            names = [name for name in dict.fromkeys((key, other)) if name in file]
+            if names:
+                arrays[key] = _read_either(file, names)
             elif key != "timeouts":
                 either = key if key == other else f"{key} or {other}"
                 raise WrongContentError(f"it has no {either}")
@@ -85,25 +85,65 @@ def _opened(path):
     return np.load(path) if zipfile.is_zipfile(path) else h5py.File(path, "r")
 
 
+def _read_either(file, names: list[str]) -> np.ndarray:
+    """The array of D4RL's name or of Gymnasium's, which are the same where a file has both."""
+    array, *others = [_read(file, name) for name in names]
+    for other in others:
+        if not np.array_equal(array.ravel(), other.ravel(), equal_nan=True):
+            raise WrongContentError(
+                f"{' and '.join(names)} differ, and stand for the same; remove one of them"
+            )
+    return array
+
+
 def _read(file, name: str) -> np.ndarray:
-    array = file[name]
+    try:
+        array = file[name]
+    except ValueError as error:
+        if "allow_pickle" not in str(error):
+            raise
+        raise WrongContentError(f"{name} holds Python objects; save it as float32") from error
     if hasattr(array, "keys"):
         raise WrongContentError(f"{name} is a group; join its arrays into one with a row per step")
     if array.dtype.kind not in "biuf":  # complex numbers would lose a part
-        raise WrongContentError(f"{name} is no array of numbers, but of {array.dtype}")
-    return array.astype(np.float32)[()]  # h5py converts as it reads
+        kind = f"{name} is no array of numbers, but of {array.dtype}"
+        raise WrongContentError(f"{kind}; save it as float32")
+    if array.shape is None:  # an h5py.Empty
+        raise WrongContentError(f"{name} is empty: it has no rows")
+    return as_float32(name, array)
+
+
+def as_float32(name: str, array) -> np.ndarray:
+    """The numbers of an array, or of a dataset of h5py, in float32. WrongContentError for finite
+    ones that it cannot hold."""
+    with np.errstate(over="ignore"):
+        numbers = array.astype(np.float32)[()]  # h5py converts as it reads
+    limit = np.finfo(np.float32).max
+    if np.isinf(numbers).any():
+        given = array[()]
+        finite = given[np.isfinite(given)]
+        largest = np.abs(finite).max(initial=0)
+        if largest > limit:
+            raise WrongContentError(
+                f"{name} reaches {largest:g}, beyond float32's {limit:.2g}; rescale it"
+            )
+    return numbers
 
 
 def _look_at_order(path, arrays: dict) -> None:
     """Takes next_observations away where they are the next rows, except at the ends of episodes:
     what stands there is often the first observation of the next episode."""
     goes_on = ~episode_ends(arrays)[:-1]
-    same = (arrays["next_observations"][:-1] == arrays["observations"][1:]).all(1)
+    following = arrays["next_observations"][:-1]
+    rows = arrays["observations"][1:]
+    same = ((following == rows) | (np.isnan(following) & np.isnan(rows))).all(1)
     others = int((goes_on & ~same).sum())
     if goes_on.any() and not others:
         say(path, "rows are in the order of time: the next row is the next observation")
         del arrays["next_observations"]
         return
+    if not np.isfinite(following).all():
+        return  # `check_arrays` refuses them
     counted = f"{others} of {goes_on.sum()} are not the next row"
     say(path, f"rows are not in the order of time: next_observations are used ({counted})")
 
@@ -138,6 +178,8 @@ def check_arrays(path, arrays: dict, max_episode_steps=None, d4rl_semantics=Fals
         arrays["timeouts"] = count_timeouts(terminal, limit, d4rl_semantics)
     for key in arrays:
         _check_finite(path, key, arrays)
+    for key in ("terminals", "timeouts"):
+        _check_flags(path, key, arrays[key])
     ended = (arrays["terminals"] > 0) | (arrays["timeouts"] > 0)
     if not ended.any() and "next_observations" not in arrays:
         say(
@@ -154,6 +196,11 @@ def _check_shape(path, key: str, array: np.ndarray, shapes: dict) -> np.ndarray:
     if rank == 1:
         array = array.squeeze()
     count = shapes["observations"][:1]
+    if array.ndim == 1 < rank and array.shape == count:
+        raise DatasetError(
+            f"dataset {path}: {key} needs a row per step and a column per number; reshape it from "
+            f"{array.shape} to {(*array.shape, 1)}"
+        )
     wrong = array.ndim != rank or array.shape[:1] != count or not array.size
     if key == "next_observations":
         wrong = array.shape != shapes["observations"]
@@ -177,7 +224,21 @@ def _check_finite(path, key: str, arrays: dict) -> None:
     if "next_observations" in arrays and "ends" not in arrays:
         where = f"in {bad.sum()} rows, first in row {row}"
         remedy = "remove those rows"
+        if key == "next_observations" and bad.all():
+            where = "in every row"
+            remedy = "leave it out where the next row is the next observation"
     raise DatasetError(f"dataset {path}: {key} has NaN or infinity {where}; {remedy}")
+
+
+def _check_flags(path, key: str, array: np.ndarray) -> None:
+    """Raises DatasetError where numbers are neither 0 nor 1: 255 or -1 may stand for either."""
+    wrong = (array != 0) & (array != 1)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise DatasetError(
+            f"dataset {path}: {key} is {array[row]:g} in {wrong.sum()} rows, first in row {row}; "
+            "write 1 for the last row of an episode and 0 for the others"
+        )
 
 
 def count_timeouts(terminals, max_episode_steps=None, d4rl_semantics=False) -> np.ndarray:
@@ -211,10 +272,7 @@ def cut(path, arrays: dict, d4rl_semantics: bool = False) -> dict:
     arrays["kept"] = ~no_next
     keep = np.flatnonzero(arrays["kept"])
     if not len(keep):
-        count = len(terminal)
-        raise DatasetError(
-            f"dataset {path} has no transition in {count} rows; it takes two or more"
-        )
+        raise DatasetError(f"dataset {path} has no transition {_why_none(arrays['timeouts'])}")
     if "next_observations" in arrays:
         following = arrays["next_observations"]
     else:
@@ -226,3 +284,13 @@ def cut(path, arrays: dict, d4rl_semantics: bool = False) -> dict:
         data[key] = arrays.pop(key)[keep]  # pop: large files fit twice
     data["terminals"] = terminal[keep].astype(np.float32)
     return data
+
+
+def _why_none(timeouts: np.ndarray) -> str:
+    """Why rows with these timeouts (N,) give no transition, and what to do."""
+    count = len(timeouts)
+    cut_off = int((timeouts > 0).sum())
+    if count < 2 or not cut_off:
+        return f"in {count} rows; it takes two or more"
+    which = "every row" if cut_off == count else f"{cut_off} of {count} rows"
+    return f"as {which} timed out and has no next one; mark only the last row of an episode"

@@ -1,14 +1,17 @@
 """Any other task that is registered in Gymnasium, also one's own: package.module:EnvId-v0."""
 
-import contextlib
 import difflib
 import importlib
+import warnings
 from pathlib import Path
 
 import numpy as np
 
 from offline_tasks import d4rl_files
+from offline_tasks.environments import closing
 
+LEAST_LIKENESS = 0.5  # of ids, from 0 to 1
+MOST_NEAR = 4
 DEFAULT_STEPS = 1000  # D4RL's usual limit, for a task that has none
 
 
@@ -28,12 +31,12 @@ def check_env_id(env_id: str, others=()) -> None:
     if name in gymnasium.registry:
         return
     if colon:
-        known = list(gymnasium.registry)
-        listed = _ids_of(module)
+        known = [f"{module}:{own}" for own in _ids_of(module)]
+        listed = known
     else:
-        known = list(dict.fromkeys([*others, *gymnasium.registry]))
+        known = [*others, *_newest(gymnasium.registry)]
         listed = sorted(others)
-    near = difflib.get_close_matches(name, known, n=4, cutoff=0.5) or listed
+    near = _near(env_id, known, others) or listed
     subject = f"module {module!r} registers no {name!r}" if colon else f"unknown env id {env_id!r}"
     raise ValueError(
         f"{subject}: near ones are {', '.join(near) or 'none'} "
@@ -41,10 +44,53 @@ def check_env_id(env_id: str, others=()) -> None:
     )
 
 
+def _newest(registry) -> list[str]:
+    """The ids of the newest version of each environment."""
+    newest = {}
+    for env_id, spec in registry.items():
+        key = (spec.namespace, spec.name)
+        version = -1 if spec.version is None else spec.version
+        newest[key] = max(newest.get(key, (-1, "")), (version, env_id))
+    return [env_id for _, env_id in newest.values()]
+
+
+def _near(env_id: str, known: list[str], others=()) -> list[str]:
+    """Up to four ids like this one, whatever the case, the likest first, which can be built here,
+    as all of `others` can."""
+    wanted = env_id.lower()
+    by_likeness = {}
+    for candidate in known:
+        likeness = difflib.SequenceMatcher(None, candidate.lower(), wanted).ratio()
+        if likeness >= LEAST_LIKENESS:
+            by_likeness[candidate] = likeness
+    near = []
+    for candidate in sorted(by_likeness, key=by_likeness.get, reverse=True):
+        if len(near) < MOST_NEAR and (candidate in others or _loads(candidate)):
+            near.append(candidate)
+    return near
+
+
+def _loads(env_id: str) -> bool:
+    """Whether the code of a registered environment can be imported."""
+    import gymnasium
+    from gymnasium.envs.registration import load_env_creator
+
+    entry = gymnasium.registry[env_id.rpartition(":")[2]].entry_point
+    if callable(entry):  # Gymnasium's own say that the environment is there no more
+        return not entry.__module__.startswith("gymnasium.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            load_env_creator(entry)
+    except (Exception, SystemExit):  # a package is missing, or anything else
+        return False
+    return True
+
+
 def _import(module: str, env_id: str) -> None:
     try:
         importlib.import_module(module)
-    except Exception as error:  # a module of other people's may fail in any way
+    except (Exception, SystemExit) as error:  # a module of other people's may fail in any way
         raise ValueError(
             f"env id {env_id!r}: module {module!r} cannot be imported ({error!r}); install it, or "
             "set PYTHONPATH to the folder that it lies in"
@@ -56,10 +102,13 @@ def _ids_of(module: str) -> list[str]:
     import gymnasium
 
     package = module.partition(".")[0]
-    entries = {name: str(spec.entry_point) for name, spec in gymnasium.registry.items()}
-    return [
-        name for name, entry in entries.items() if entry.startswith((f"{package}:", f"{package}."))
-    ]
+    found = []
+    for name, spec in gymnasium.registry.items():
+        entry = spec.entry_point
+        place = f"{entry.__module__}:" if callable(entry) else str(entry)
+        if place.startswith((f"{package}:", f"{package}.")):
+            found.append(name)
+    return found
 
 
 def make_env(env_id: str, render_mode: str | None = None):
@@ -77,7 +126,7 @@ def build(spec, env_id: str, render_mode: str | None = None):
     rendering = {} if render_mode is None else {"render_mode": render_mode}
     try:
         env = gymnasium.make(spec, disable_env_checker=True, **rendering)
-    except Exception as error:  # an environment of other people's may fail in any way
+    except (Exception, SystemExit) as error:  # as may an environment
         reason = " ".join(str(error).split()) or repr(error)
         raise ValueError(f"env id {env_id!r} cannot be built: {reason}") from error
     if env.spec.max_episode_steps is None:
@@ -88,7 +137,7 @@ def build(spec, env_id: str, render_mode: str | None = None):
 def task_dims(env_id: str) -> tuple[int, int, int]:
     """(obs_dim, action_dim, max_episode_steps). Raises ValueError where the spaces of observations
     and actions are not 1-D Boxes."""
-    with contextlib.closing(make_env(env_id)) as env:
+    with closing(make_env(env_id), env_id) as env:
         return dims_of(env, env_id)
 
 
@@ -108,7 +157,7 @@ def dims_of(env, env_id: str) -> tuple[int, int, int]:
 
 def action_bounds(env_id: str) -> np.ndarray | None:
     """Least and largest actions (2, action_dim), float32; None if any has no bound."""
-    with contextlib.closing(make_env(env_id)) as env:
+    with closing(make_env(env_id), env_id) as env:
         return bounds_of(env)
 
 
@@ -118,6 +167,18 @@ def bounds_of(env) -> np.ndarray | None:
     if not space.is_bounded():
         return None
     return np.float32([space.low, space.high])
+
+
+def missing_bounds(env_id: str, env) -> str:
+    """Which bounds the action space of an environment lacks, '' if none."""
+    space = env.action_space
+    columns = np.flatnonzero(~(space.bounded_below & space.bounded_above))
+    if not columns.size:
+        return ""
+    if columns.size == len(space.low):
+        return f"the action space of {env_id} is not bounded"
+    listed = ", ".join(map(str, columns))
+    return f"the action space of {env_id} is not bounded in columns {listed}"
 
 
 def dataset_file(env_id: str, folder: Path) -> Path:

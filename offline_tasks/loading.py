@@ -6,8 +6,14 @@ import numpy as np
 
 from offline_tasks import arrays as files
 from offline_tasks.arrays import say
-from offline_tasks.registry import action_bounds, check_data, read_arrays, task_dims
-from offline_tasks.units import to_unit
+from offline_tasks.registry import (
+    action_bounds,
+    check_data,
+    missing_bounds,
+    read_arrays,
+    task_dims,
+)
+from offline_tasks.units import check_unbounded, to_unit
 
 CONSTANT = 1e-6  # a standard deviation below it is none
 LARGE = 1e3  # of an observation, or between the scales of two of them
@@ -45,6 +51,8 @@ def load_dataset(
     if env_id or fix_timeouts:
         data = check_data(env_id, path, data, fix_timeouts)
     bounds = action_bounds(env_id) if env_id else None
+    if env_id and bounds is None:
+        check_unbounded(path, missing_bounds(env_id), data["actions"], action_units)
     parts.append(f"actions from {data['actions'].min():.4g} to {data['actions'].max():.4g}")
     data["actions"], units, bounds = to_unit(path, env_id, data["actions"], bounds, action_units)
     parts.append(f"dropped: {_dropped(arrays, len(data['rewards']))}")

@@ -5,7 +5,6 @@ and gymnasium-robotics' hands and kitchen, which are not D4RL's. 100 is the data
 return.
 """
 
-import contextlib
 import dataclasses
 import importlib
 import json
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from offline_tasks import arrays, gymnasium_tasks
+from offline_tasks.environments import closing
 from offline_tasks.files import one_at_a_time
 
 PREFIX = "minari:"  # of an id without a namespace, which could be Gymnasium's
@@ -132,14 +132,14 @@ def _episode(group) -> dict[str, np.ndarray]:
     observations = group["observations"]
     if not hasattr(observations, "shape"):  # a kitchen's, whose goals are the same throughout
         observations = observations["observation"]
-    observations = np.asarray(observations, dtype=np.float32)
+    observations = arrays.as_float32("observations", observations)
     ends = np.zeros(len(observations) - 1, dtype=np.float32)
     ends[-1:] = 1
     return {
         "observations": observations[:-1],
         "next_observations": observations[1:],
-        "actions": np.asarray(group["actions"], dtype=np.float32),
-        "rewards": np.asarray(group["rewards"], dtype=np.float32),
+        "actions": arrays.as_float32("actions", group["actions"]),
+        "rewards": arrays.as_float32("rewards", group["rewards"]),
         "terminals": np.asarray(group["terminations"], dtype=np.float32),
         "timeouts": np.asarray(group["truncations"], dtype=np.float32),
         "ends": ends,
@@ -182,13 +182,13 @@ def _spec(env_id: str):
 
 def task_dims(env_id: str) -> tuple[int, int, int]:
     """(obs_dim, action_dim, max_episode_steps). Raises ValueError for other spaces than boxes."""
-    with contextlib.closing(make_env(env_id)) as env:
+    with closing(make_env(env_id), env_id) as env:
         return gymnasium_tasks.dims_of(env, env_id)
 
 
 def action_bounds(env_id: str) -> np.ndarray | None:
     """Least and largest actions (2, action_dim); None if any has no bound."""
-    with contextlib.closing(make_env(env_id)) as env:
+    with closing(make_env(env_id), env_id) as env:
         return gymnasium_tasks.bounds_of(env)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from offline_tasks import d4rl_files, gymnasium_tasks, minari, ogbench, toys
+from offline_tasks.environments import closing
 from offline_tasks.files import data_folder
 
 SOURCES = (toys, d4rl_files, minari, ogbench, gymnasium_tasks)  # the last owns whatever is left
@@ -96,6 +97,14 @@ def action_bounds(env_id: str) -> np.ndarray | None:
     those that take [-1, 1] whatever they are, and for an unbounded space."""
     check_env_id(env_id)
     return source(env_id).action_bounds(env_id)
+
+
+def missing_bounds(env_id: str) -> str:
+    """Which bounds the actions of a task lack, in words; '' if none."""
+    if source(env_id) in (toys, d4rl_files):
+        return ""
+    with closing(make_env(env_id), env_id) as env:
+        return gymnasium_tasks.missing_bounds(env_id, env)
 
 
 def _choose_renderer() -> None:

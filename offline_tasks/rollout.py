@@ -5,6 +5,7 @@ import contextlib
 import numpy as np
 
 from offline_tasks import toys
+from offline_tasks.environments import Watched, closing
 from offline_tasks.registry import make_env, normalized_score, task_dims
 
 
@@ -36,10 +37,11 @@ def play(env_id: str, act, num_episodes: int, seed: int) -> dict:
     reached or -1; else None), each (num_episodes,), of parallel episodes of `act`, which gets the
     float32 observations (n, obs_dim) of those still running. All randomness but the policy's own is
     from `seed`. Each AntMaze episode draws its own goal; D4RL's users draw one per evaluation.
-    Raises ValueError for actions of another shape than (n, action_dim) or not finite."""
+    Raises ValueError for actions of another shape than (n, action_dim) or not finite, and for an
+    environment that fails."""
     if num_episodes < 1:
         raise ValueError(f"num_episodes is {num_episodes}: at least 1 is needed")
-    _, action_dim, _ = task_dims(env_id)
+    obs_dim, action_dim, _ = task_dims(env_id)
 
     def policy(obs):
         actions = np.asarray(act(np.asarray(obs, dtype=np.float32)))
@@ -60,28 +62,29 @@ def play(env_id: str, act, num_episodes: int, seed: int) -> dict:
         returns, lengths = episodes.returns, episodes.lengths
         goals = episodes.goals if len(toy.rewards) > 1 else None
     else:
-        returns, lengths, successes = _rollout(env_id, policy, seeds)
+        returns, lengths, successes = _rollout(env_id, obs_dim, policy, seeds)
     scores = normalized_score(env_id, returns, successes)
     return {"returns": returns, "lengths": lengths, "scores": scores, "goals": goals}
 
 
-def _rollout(env_id: str, policy, seeds) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _rollout(env_id: str, obs_dim: int, policy, seeds) -> tuple[np.ndarray, ...]:
     """Returns, lengths and successes (n,) of one episode of a Gymnasium environment per seed; a
     success is what the last step's `info` says, 0 where it says nothing."""
     returns = np.zeros(len(seeds))
     lengths = np.zeros(len(seeds), dtype=int)
     successes = np.zeros(len(seeds))
     with contextlib.ExitStack() as stack:
-        envs = [stack.enter_context(contextlib.closing(make_env(env_id))) for _ in seeds]
-        obs = {i: env.reset(seed=s)[0] for i, (env, s) in enumerate(zip(envs, seeds, strict=True))}
+        opened = [stack.enter_context(closing(make_env(env_id), env_id)) for _ in seeds]
+        envs = [Watched(env, env_id, obs_dim) for env in opened]
+        obs = {i: envs[i].reset(seed) for i, seed in enumerate(seeds)}
         while obs:
             running = list(obs)
             actions = policy(list(obs.values()))
             for i, action in zip(running, actions, strict=True):
-                obs[i], reward, terminated, truncated, info = envs[i].step(action)
+                obs[i], reward, success = envs[i].step(action)
                 returns[i] += reward
                 lengths[i] += 1
-                if terminated or truncated:
-                    successes[i] = info.get("success", 0)
+                if obs[i] is None:
+                    successes[i] = success
                     del obs[i]
     return returns, lengths, successes

@@ -36,6 +36,20 @@ def to_unit(path, env_id: str, actions, bounds=None, units: str = "auto"):
     return np.clip((actions - center) / half, *UNIT), units, bounds
 
 
+def check_unbounded(path, missing: str, actions, units: str) -> None:
+    """Where an environment lacks bounds, `missing` in words, there are no units but [-1, 1]: a line
+    says so, and DatasetError where others are asked for or needed."""
+    if not missing:
+        return
+    if units == "env" or beyond(actions, UNIT) is not None:
+        raise DatasetError(
+            f"dataset {path}: actions are in {_range(actions)}, and {missing}, so that its units "
+            "are not defined; rescale them to [-1, 1] and give --action-units unit, or give the "
+            "Box bounds"
+        )
+    say(path, f"{missing}: actions are taken in [-1, 1], and the policy acts there")
+
+
 def beyond(actions, bounds) -> int | None:
     """The first column of actions that is out of its bounds by more than a rounding error."""
     center, half = _center(bounds)

@@ -1,11 +1,12 @@
 """Videos: one episode of a policy, to .gif or .mp4."""
 
-import contextlib
 import importlib.util
+import numbers
 from pathlib import Path
 
 import numpy as np
 
+from offline_tasks.environments import Watched, closing
 from offline_tasks.files import replacing
 from offline_tasks.registry import make_env, task_dims
 from offline_tasks.rollout import episode_seeds
@@ -47,22 +48,29 @@ def _film(env_id: str, act, path: Path, seed: int, fps: float | None) -> tuple[l
     """The frames (height, width, 3) of an episode, and how many of them make a second."""
     obs_dim = task_dims(env_id)[0]
     frames = []
-    with contextlib.closing(make_env(env_id, render_mode="rgb_array")) as env:
-        steps_per_second = env.metadata.get("render_fps", MAX_FPS)
+    with closing(make_env(env_id, render_mode="rgb_array"), env_id) as env:
+        watched = Watched(env, env_id, obs_dim)
+        steps_per_second = _steps_per_second(env)
         wanted = fps or min(MAX_FPS, steps_per_second)
         every = max(1, round(steps_per_second / wanted))
-        obs, _ = env.reset(seed=episode_seeds(seed, 1)[0])
-        over = False
-        step = 0
-        while not over:
-            if step % every == 0:
+        obs = watched.reset(episode_seeds(seed, 1)[0])
+        count = 0
+        while obs is not None:
+            if count % every == 0:
                 frames.append(_render(env, env_id, path))
-            action = act(np.asarray(obs, dtype=np.float32).reshape(1, obs_dim))[0]
-            obs, _, terminated, truncated, _ = env.step(action)
-            over = terminated or truncated
-            step += 1
+            action = act(obs.reshape(1, obs_dim))[0]
+            obs, _, _ = watched.step(action)
+            count += 1
         frames.append(_render(env, env_id, path))
     return frames, steps_per_second / every
+
+
+def _steps_per_second(env) -> float:
+    """What the environment says, or MAX_FPS where that is no positive number."""
+    fps = (env.metadata or {}).get("render_fps")
+    if isinstance(fps, numbers.Real) and 0 < fps < np.inf:
+        return float(fps)
+    return MAX_FPS
 
 
 def _render(env, env_id: str, path: Path) -> np.ndarray:

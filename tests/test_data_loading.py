@@ -73,11 +73,32 @@ def test_gymnasiums_keys_are_d4rls(suffix, tmp_path):
         np.testing.assert_array_equal(found[key], array, err_msg=key)
 
 
-def test_d4rls_keys_come_first(load):
-    ends = numbered([0, 0, 1, 0], [0, 0, 0, 0])
-    others = {"terminations": [1, 1, 1, 1], "truncations": [1, 1, 1, 1]}
-    loaded, _, _ = load(ends | others)
-    assert loaded["terminals"].tolist() == [0, 0, 1]
+@pytest.mark.parametrize("rule", [True, False])
+def test_both_names_of_an_array_may_stand_for_the_same_alone(rule, load):
+    """Equal ones in any type; else nobody knows which is meant."""
+    ends = numbered([0, 0, 1, 0], [0, 1, 0, 0])
+    alike = {"terminations": np.array([False, False, True, False])}
+    alike |= {"truncations": np.array([[0.0], [1], [0], [0]])}
+    loaded, _, _ = load(ends | alike, d4rl_semantics=rule)
+    assert loaded["terminals"].tolist() == [0, 1]
+    for key, other in (("terminals", "terminations"), ("timeouts", "truncations")):
+        said = f"cannot be read.*: {key} and {other} differ, .*; remove one of them$"
+        for array in ([1, 1, 1, 1], [0, 1, 1, 0], [0, 0]):
+            with pytest.raises(ValueError, match=said) as error:
+                load(ends | alike | {other: np.array(array)}, d4rl_semantics=rule)
+            assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["terminals", "timeouts", "terminations", "truncations"])
+@pytest.mark.parametrize("value", [-1, 2, 255, 0.5])
+def test_flags_are_0_or_1(key, value, load):
+    data = numbered([0, 0, 1, 0], [0, 0, 0, 1])
+    name = {"terminations": "terminals", "truncations": "timeouts"}.get(key, key)
+    data[key] = data.pop(name).astype(np.float32)
+    data[key][[1, 2]] = value
+    said = f"{name} is {value} in 2 rows, first in row 1; write 1 for the last row of an episode"
+    with pytest.raises(ValueError, match=said):
+        load(data)
 
 
 def test_a_file_with_neither_key_names_both(load):
@@ -232,6 +253,25 @@ def test_a_number_that_is_none_is_named_with_its_episode(key, load):
 def test_rows_in_no_order_may_be_removed_alone(load):
     data = numbered([0, 0, 0], next_observations=np.array([[5], [np.nan], [7]]))
     said = "next_observations has NaN or infinity in 1 rows, first in row 1; remove those rows"
+    with pytest.raises(ValueError, match=said):
+        load(data)
+
+
+def test_next_observations_that_are_all_nan_are_said(load, capsys):
+    """Not that rows are in another order, which nobody can see."""
+    data = numbered([0, 0, 0, 1], next_observations=np.full((4, 1), np.nan))
+    said = "next_observations has NaN or infinity in every row; leave it out where the next row is"
+    with pytest.raises(ValueError, match=said):
+        load(data)
+    assert capsys.readouterr().err == ""
+
+
+def test_nan_in_both_observations_is_no_other_order(load):
+    """So the whole episode is to be cut out."""
+    data = numbered([0, 0, 0, 1])
+    data["observations"][2] = np.nan
+    data["next_observations"] = np.float32([[1], [np.nan], [3], [9]])
+    said = "observations has NaN .* in row 2, of episode 0; cut out that whole episode, rows 0 to 3"
     with pytest.raises(ValueError, match=said):
         load(data)
 

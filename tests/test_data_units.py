@@ -7,6 +7,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from conftest import make_dataset
 from test_export_policy import exported_act
 
 import consistency_ac
@@ -179,6 +180,47 @@ def test_a_space_without_bounds_takes_the_unit_range(monkeypatch):
     assert offline_tasks.gymnasium_tasks.bounds_of(Recorder()) is None
     monkeypatch.setattr(Recorder, "action_space", gymnasium.spaces.Box(*SHIFTED))
     assert offline_tasks.gymnasium_tasks.bounds_of(Recorder()).tolist() == SHIFTED.tolist()
+
+
+HALF = gymnasium.spaces.Box(np.float32([-2, -np.inf]), np.float32([2, 3]))
+NONE = gymnasium.spaces.Box(-np.inf, np.inf, (2,))
+
+
+@pytest.mark.parametrize(("space", "where"), [(HALF, " in columns 1"), (NONE, "")])
+@pytest.mark.parametrize(
+    ("largest", "units", "fits"),
+    [
+        (1, "auto", True),
+        (1, "unit", True),
+        (1, "env", False),
+        (2, "env", False),
+        (2, "auto", False),
+    ],
+)
+def test_a_space_without_bounds_has_no_units(
+    space, where, largest, units, fits, recorder, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(Recorder, "action_space", space)
+    data = make_dataset()
+    data["actions"][0] = largest
+    np.savez(tmp_path / "f.npz", **data)
+    path = tmp_path / "f.npz"
+    missing = f"the action space of {recorder} is not bounded{where}"
+    if fits:
+        offline_tasks.load_dataset(path, recorder, action_units=units)
+        said = f"dataset {path}: {missing}: actions are taken in [-1, 1], and the policy acts there"
+        assert said in capsys.readouterr().err
+        return
+    with pytest.raises(ValueError, match=r"rescale them to \[-1, 1\]") as error:
+        offline_tasks.load_dataset(path, recorder, action_units=units)
+    line = str(error.value)
+    assert f"{missing}, so that its units are not defined" in line and "\n" not in line
+    assert line.endswith("or give the Box bounds")
+
+
+@pytest.mark.parametrize("env_id", ["hopper-medium-v2", "multigoal-v0", "Pendulum-v1"])
+def test_a_space_with_bounds_lacks_none(env_id):
+    assert offline_tasks.registry.missing_bounds(env_id) == ""
 
 
 @SCRIPT

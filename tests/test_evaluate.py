@@ -144,7 +144,8 @@ def test_without_a_task_the_energy_score_of_the_held_out_rows(runs, tmp_path, mo
     assert row["energy_score"] == results(run)["last"]["energy_score"] > 0
     for key in ("env_id", "normalized_score", "episodic_return", "episodic_length", "scores"):
         assert row[key] is None
-    assert "energy_score" in lines[-1] and "return" not in " ".join(lines)
+    assert [line.split()[0] for line in lines[1:]] == ["num_steps", "energy_score"]
+    assert row["num_eval_episodes"] == 6  # of the run
 
 
 @pytest.mark.parametrize("name", ["gtp_offline", "diffusion_ql"])

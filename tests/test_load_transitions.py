@@ -291,14 +291,49 @@ def test_nan_and_infinity_are_named(key, value, tmp_path):
     refused(write(tmp_path / "data.npz", data), key, "nan")
 
 
-def test_numbers_that_float32_cannot_hold_are_refused(tmp_path):
-    """1e39 becomes infinite in float32."""
+@SUFFIXES
+@pytest.mark.parametrize("key", ["observations", "actions", "rewards"])
+def test_numbers_that_float32_cannot_hold_are_refused(suffix, key, tmp_path):
+    """1e39 becomes infinite in float32, beside infinity too."""
     data = make_dataset()
-    data["rewards"] = data["rewards"].astype(np.float64)
-    data["rewards"][3] = 1e39
+    data[key] = data[key].astype(np.float64)
+    data[key][3] = -1e39
+    data[key][4] = np.inf
+    said = r"reaches 1e\+39, beyond float32's 3.4e\+38; rescale it$"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        refused(write(tmp_path / "data.npz", data), "rewards")
+        warnings.simplefilter("error")
+        refused(write(tmp_path / f"data{suffix}", data), f"{key} {said}")
+        data[key][3] = 3e38
+        refused(write(tmp_path / f"data{suffix}", data), f"{key} has NaN or infinity in 1 rows")
+
+
+@pytest.mark.parametrize("key", ["observations", "actions", "rewards", "terminals", "timeouts"])
+def test_an_empty_dataset_of_hdf5_has_no_rows(key, tmp_path):
+    path = write(tmp_path / "data.hdf5", make_dataset() | {key: h5py.Empty("f")})
+    refused(path, f"{key} is empty: it has no rows$")
+
+
+def test_python_objects_are_named(tmp_path):
+    data = make_dataset() | {"rewards": np.array([1.0] * 240, dtype=object)}
+    refused(write(tmp_path / "data.npz", data), "rewards holds Python objects; save it as float32$")
+
+
+@pytest.mark.parametrize("key", ["observations", "actions"])
+def test_a_single_column_without_its_axis_is_to_be_reshaped(key, tmp_path):
+    data = make_dataset()
+    data[key] = data[key][:, 0]
+    said = r"a column per number; reshape it from \(240,\) to \(240, 1\)$"
+    refused(write(tmp_path / "data.npz", data), f"{key} needs a row per step and {said}")
+
+
+@pytest.mark.parametrize(
+    ("timeouts", "which"), [([1, 1, 1, 1], "every row"), ([1, 1, 1, 0], "3 of 4 rows")]
+)
+def test_rows_that_all_timed_out_are_said(timeouts, which, tmp_path):
+    path = write(tmp_path / "data.npz", numbered([0] * 4, timeouts))
+    refused(
+        path, f"has no transition as {which} timed out .*; mark only the last row of an episode"
+    )
 
 
 @pytest.mark.parametrize("rows", [0, 1])

@@ -71,6 +71,27 @@ def test_near_misses(wrong, near):
         offline_tasks.check_env_id(wrong)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "first"),
+    [
+        ("Hopper-Medium-v2", "hopper-medium-v2"),
+        ("HOPPER-MEDIUM-V2", "hopper-medium-v2"),
+        ("Hopper-v9", "Hopper-v5"),
+        ("Pendulum-v0", "Pendulum-v1"),
+        ("Walker2d-Medium-Replay-v2", "walker2d-medium-replay-v2"),
+    ],
+)
+def test_only_what_can_be_built_here_is_near(wrong, first):
+    """No version that Gymnasium has given up, and none that needs another package."""
+    with pytest.raises(ValueError) as error:
+        offline_tasks.check_env_id(wrong)
+    near = str(error.value).split("near ones are ")[1].split(" (")[0].split(", ")
+    assert near[0] == first and len(near) <= 4
+    assert not any("/" in env_id for env_id in near)
+    for env_id in near:
+        make_env(env_id).close()
+
+
 def test_an_id_like_no_other_lists_all_tasks():
     with pytest.raises(ValueError) as error:
         offline_tasks.check_env_id("qqq")
@@ -274,8 +295,12 @@ def test_own_environment_has_data_of_its_own(own_package):
         ("own_package.nothing:Own-v0", r"'own_package.nothing' cannot be imported.*PYTHONPATH"),
         ("own_package.broken:Own-v0", r"imported.*a_simulator_that_is_not_installed"),
         ("own_package.failing:Own-v0", r"imported.*ZeroDivisionError"),
-        ("own_package.envs:OwnPsuh-v0", r"'own_package.envs' registers no 'OwnPsuh-v0'.*OwnPush"),
-        ("own_package.envs:Qxz", r"registers no 'Qxz'.*OwnEndless-v0"),
+        (
+            "own_package.envs:OwnPsuh-v0",
+            r"'OwnPsuh-v0': near ones are own_package.envs:OwnPush-v0",
+        ),
+        ("own_package.envs:Qxz", r"registers no 'Qxz'.*, own_package.envs:OwnEndless-v0"),
+        ("math:NoSuch-v0", r"'math' registers no 'NoSuch-v0': near ones are none "),
         (":Own-v0", r"'' cannot be imported"),
         ("a:b:Own-v0", r"'a:b' cannot be imported"),
     ],
