@@ -649,10 +649,11 @@ def measure_of(rows: list[Row]) -> str:
 # ---- sections ------------------------------------------------------------------------------------
 
 
-def score_section(rows: list[Row], names: dict[str, str], absent: dict, d4rl: bool) -> Section:
+def score_section(rows: list[Row], names: dict[str, str], pick: str, absent: dict) -> Section:
     """Mean and standard deviation over the seeds, for each task and evaluation; absent: what
     `absent_runs` has found."""
-    columns = [pick for pick in PICKS if any(run[pick] for row in rows for run in row.runs)]
+    d4rl = rows[0].d4rl
+    columns = [name for name in PICKS if any(run[name] for row in rows for run in row.runs)]
     final = any(final_means(row) for row in rows)
     table = []
     for same in by_data(rows).values():
@@ -662,9 +663,10 @@ def score_section(rows: list[Row], names: dict[str, str], absent: dict, d4rl: bo
         about += [] if d4rl else [whose(same[0].dataset)]
         task = "\n".join([same[0].task, *about])
         for row in same:
-            name = names[row.files[0]]
-            cells = [task, method_text(row, name), seeds_text(row, absent)]
-            cells += [mean_text(row.values(pick, measure).values(), digits) for pick in columns]
+            label = names[row.files[0]]
+            notes = [seeds_text(row, absent), *unscored_lines(row, pick, measure)]
+            cells = [task, method_text(row, label), "\n".join(notes)]
+            cells += [mean_text(row.values(name, measure).values(), digits) for name in columns]
             cells += [mean_text(final_means(row))] if final else []
             cells += [papers_score(row)] if d4rl else []
             table.append(cells)
@@ -714,6 +716,40 @@ def seeds_text(row: Row, absent: dict) -> str:
     if missing:
         lines.append(f"missing: {', '.join(map(str, missing))}")
     return "\n".join([*lines, *stopped])
+
+
+def unscored(row: Row, pick: str, measure: str) -> list[dict]:
+    """The finished runs whose evaluation has no such number; none where a script knows no such
+    evaluation (`selected`)."""
+    if pick == "selected" and not any(run[pick] for run in row.runs):
+        return []
+    finished = [run for run in row.runs if run["status"] == "finished"]
+    values = row.values(pick, measure)
+    return [run for run in finished if run["seed"] not in values]
+
+
+def unscored_lines(row: Row, pick: str, measure: str) -> list[str]:
+    """Small print: the seeds without a number in the picked evaluation, or in another one of which
+    the page shows a mean."""
+    lines = []
+    for name in PICKS:
+        seeds = ", ".join(str(run["seed"]) for run in unscored(row, name, measure))
+        if seeds and name == pick:
+            lines.append(f"no score: {seeds}")
+        elif seeds and row.values(name, measure):
+            lines.append(f"no score in {name}: {seeds}")
+    return lines
+
+
+def unscored_runs(rows: list[Row], pick: str) -> list[str]:
+    """A line for each finished run that its row's scores lack."""
+    lines = []
+    for same in by_data(rows).values():
+        measure = measure_of(same)
+        for row in same:
+            for run in unscored(row, pick, measure):
+                lines.append(f"{run['file']}: no {measure} in its `{pick}` evaluation")
+    return lines
 
 
 def missing_seeds(row: Row, absent: dict) -> list[int]:
@@ -1012,7 +1048,7 @@ def score_page(rows: list[Row], pick: str, absent: dict) -> Page:
         lead += "No file here has the SHA-256 of its task's D4RL file: no number is a D4RL score, "
         lead += "and none can be compared with the paper's."
     sections = [
-        score_section(rows, names, absent, d4rl),
+        score_section(rows, names, pick, absent),
         overall_section(rows, names, pick),
         curves_section(rows, names),
         bandit_section(rows),
@@ -1036,11 +1072,14 @@ def unended_line(results: dict) -> str:
     return f"{line}\n`python {results['algorithm']}.py --resume {folder}`"
 
 
-def missing_page(complaints: list[str], unended: list[dict], absent: dict[Path, str]) -> Page:
+def missing_page(
+    complaints: list[str], unended: list[dict], absent: dict[Path, str], without_score: list[str]
+) -> Page:
     """All that the other pages lack."""
     parts = {
         "Not ended": [unended_line(results) for results in unended],
         "Planned, without results": [f"{run_dir}: {state}" for run_dir, state in absent.items()],
+        "Finished, without a score": without_score,
         "Cannot be used, or repeated": complaints,
     }
     sections = []
@@ -1048,7 +1087,7 @@ def missing_page(complaints: list[str], unended: list[dict], absent: dict[Path, 
         if lines:
             sections.append(Section(title, "", [Table(["what"], [[line] for line in lines])]))
     total = sum(map(len, parts.values()))
-    lead = f"{total} files or runs are in none of the numbers." if total else "Nothing is missing."
+    lead = f"{total} files or runs are in none of the scores." if total else "Nothing is missing."
     return Page("missing", "Left out", lead, sections)
 
 
@@ -1071,7 +1110,7 @@ def make_pages(dirs, pick: str) -> list[Page]:
         own = [row for row in rows if page_key(row) == key]
         if own:
             pages.append(score_page(own, pick, absent))
-    return [*pages, missing_page(complaints, unended, absent)]
+    return [*pages, missing_page(complaints, unended, absent, unscored_runs(rows, pick))]
 
 
 def report(options: Arguments) -> None:

@@ -432,3 +432,11 @@ def test_quick(tmp_path, capsys, monkeypatch):
     ((head, (row,)),) = rows_of(out.read_text()).items()
     assert head.startswith("Other runs on random.npz (not D4RL's") and row["seeds"] == "0, 1"
     assert "num_updates=60" in row["settings"] and "±" in row["energy score"]
+
+
+def test_a_finished_run_without_a_score_is_counted(tmp_path):
+    """The mean of 90 and 100 is of two of the three seeds."""
+    last = {"update": 20, "normalized_score": None, "energy_score": 0.3}
+    found = tabulate(tmp_path, results(90), results(95, seed=1, last=last), results(100, seed=2))
+    (row,) = found["Table 2: offline RL"]
+    assert row["score"] == "95.0 ± 5.0 (1 of 3 without a score)"

@@ -412,6 +412,34 @@ def test_diverged_seeds_are_named_and_no_others_are_expected(tmp_path, plain):
     assert "1 diverged run left out." in page.words["d4rl"]
 
 
+@pytest.mark.parametrize("score", [None, float("nan"), "12", ...])
+def test_a_finished_run_without_a_score_is_named(tmp_path, plain, score):
+    """The mean of 90 and 100 is of two seeds, and the row says so."""
+    nothing = {} if score is ... else {"normalized_score": score}
+    last = {"update": 20, "energy_score": 0.3} | nothing
+    runs = [results(90), results(95, seed=1, last=last), results(100, seed=2)]
+    _, page = make(tmp_path, *runs)
+    row = page.rows["d4rl"][2]
+    assert row[1:3] == ["0, 1, 2\nno score: 1", "95.0 ± 5.0"]
+    assert "run1/results.json: no normalized_score in its last" in page.words["missing"]
+    assert "Nothing is missing" not in page.words["missing"]
+
+
+def test_a_finished_run_without_an_evaluation_is_named(tmp_path, plain):
+    """In the evaluation that counts, and in another that the page shows."""
+    runs = [results(90), results(95, seed=1, last=None), results(100, seed=2, best=None)]
+    _, page = make(tmp_path, *runs)
+    row = page.rows["d4rl"][2]
+    assert row[1] == "0, 1, 2\nno score: 1\nno score in best: 2"
+    assert row[2:4] == ["95.0 ± 5.0", "97.5 ± 2.5"]
+
+
+def test_nobody_expects_a_selected_evaluation_of_gtp(tmp_path, plain):
+    _, page = make(tmp_path, results(90), pick="selected")
+    assert page.rows["d4rl"][2][1] == "0"
+    assert "Nothing is missing" in page.words["missing"]
+
+
 def test_a_run_that_early_stop_ended_says_where(tmp_path, plain):
     early = {"early_stop": [3.0, 4.0], "num_updates": 100_000}
     stopped = results(90, "diffusion_ql", update=50_000, **early)
