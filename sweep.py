@@ -68,6 +68,7 @@ from sweeps.slurm import array_script, submit
 ROOT = Path(__file__).resolve().parent
 OWN_FLAGS = ("env_id", "seed", "run_dir", "dataset_path", "resume")  # which a sweep sets itself
 INTERRUPTED = (128 + SIGINT, 128 + SIGTERM, -SIGINT, -SIGTERM)  # exit codes
+WHOSE = {"algorithm": str, "seed": int, "args": dict}  # keys of results.json that say whose it is
 STOPPING = b"stopping after this update"  # a script's own words when it has got a signal
 
 
@@ -160,9 +161,15 @@ def refuse_another(job):
     if results is None and any(job.run_dir.glob("checkpoint*.pt")):
         with contextlib.suppress(ValueError):  # a resume will say what is wrong with it
             results = script.load_checkpoint(job.run_dir)["results"]
-    if not results or not isinstance(results.get("args"), dict):
+    if results is None:
         return
-    theirs = script.OLDER | results["args"]
+    lacking = [key for key, kind in WHOSE.items() if not isinstance(results.get(key), kind)]
+    if lacking:
+        raise ArgumentError(
+            f"{job.run_dir} holds no results of a run (no {', '.join(lacking)} in results.json); "
+            "give another --out, or move it away"
+        )
+    theirs = script.OLDER | results["args"] | {"seed": results["seed"]}
     theirs |= {"algorithm": results.get("algorithm"), "ablation": results.get("variant", "")}
     ours = vars(job.args) | {"algorithm": job.run.script, "ablation": ""}
     ignored = {"run_dir", "resume"} | script.FREE - {"num_updates", "dataset_path"}

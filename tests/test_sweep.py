@@ -223,6 +223,7 @@ def put(job, **changes):
     """results.json of a finished run of these arguments, but for changes."""
     args = json.loads(json.dumps(asdict(job.args)).replace("Infinity", '"inf"'))
     results = {"algorithm": job.run.script, "variant": "", "status": "finished", "args": args}
+    results |= {"seed": job.run.seed}
     results |= {"update": job.args.num_updates, "num_updates": job.args.num_updates}
     results |= {"updates_per_second": 2.0, "updated": time.time(), "best_by": "energy_score"}
     results |= {"last": {"energy_score": 2.25}, "best": {"energy_score": 1.5}}
@@ -241,6 +242,9 @@ def put(job, **changes):
         ({"args": {"max_weight": 3.0}}, "max_weight 3.0, not inf"),
         ({"algorithm": "gtp_bc"}, "algorithm 'gtp_bc', not 'gtp_offline'"),
         ({"variant": "shortcut"}, "ablation 'shortcut', not ''"),
+        ({"seed": 7}, "seed 7, not 0"),
+        ({"seed": None}, "holds no results of a run (no seed in results.json); give another --out"),
+        ({"algorithm": None}, "(no algorithm in results.json)"),
     ],
 )
 def test_a_folder_of_another_sweep_is_refused_with_the_difference(write, changes, words):
@@ -253,6 +257,19 @@ def test_a_folder_of_another_sweep_is_refused_with_the_difference(write, changes
         prepare(path)
     assert words in str(caught.value)
     assert str(job.run_dir) in str(caught.value)
+
+
+def test_a_finished_file_of_something_else_is_refused(write, monkeypatch, capsys):
+    """Not counted as a finished run."""
+    path = write()
+    out = path.parent / "out"
+    for job in prepare(path):
+        job.run_dir.mkdir(parents=True)
+        (job.run_dir / "results.json").write_text('{"status": "finished"}')
+    assert main(monkeypatch, "run", path, "--out", out) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    said = "holds no results of a run (no algorithm, seed, args in results.json)"
+    assert line.startswith(f"error: {out}/gtp_bc/multigoal-v0/default/0 {said}")
 
 
 def test_without_results_a_checkpoint_says_what_a_folder_holds(write, monkeypatch):
