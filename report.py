@@ -222,7 +222,8 @@ def load(paths, complain=warn) -> list[dict]:
     runs = []
     for file in files.values():
         try:
-            runs.append(read(file) | {"final": final_scores(file, complain)})
+            results = read(file)
+            runs.append(results | {"final": final_scores(results, complain)})
         except ValueError as error:
             complain(str(error))
     if not runs:
@@ -231,21 +232,35 @@ def load(paths, complain=warn) -> list[dict]:
     return runs
 
 
-def final_scores(file: Path, complain=warn) -> np.ndarray | None:
-    """The scores of single episodes in final_scores.json beside a results.json, which evaluate.py
-    has made; None without such a file, and, with a complaint, for one that cannot be used."""
-    path = file.with_name("final_scores.json")
+def final_scores(results: dict, complain=warn) -> np.ndarray | None:
+    """The scores of single episodes in final_scores.json beside a run's results.json, which
+    evaluate.py has made; None without such a file, and, with a complaint, for one that cannot be
+    used or is of another run."""
+    path = Path(results["file"]).with_name("final_scores.json")
     if not path.exists():
         return None
     try:
-        scores = np.array(json.loads(path.read_text(encoding="utf-8"))["scores"], dtype=float)
+        content = json.loads(path.read_text(encoding="utf-8"))
+        scores = np.array(content["scores"], dtype=float)
         if scores.ndim != 1 or not len(scores) or not np.isfinite(scores).all():
             raise ValueError("scores is no list of numbers")
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        refuse_another(content, results)
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         reason = " ".join(str(error).split())[:150]
         complain(f"{path} is left out, no scores of episodes ({reason})")
         return None
     return scores
+
+
+def refuse_another(content: dict, results: dict) -> None:
+    """ValueError where what final_scores.json says of its run, if it does, is not so."""
+    args = results["args"]
+    own = {"env_id": results["env_id"], "seed": results["seed"]}
+    own |= {name: args[name] for name in ("num_steps", "num_candidates") if name in args}
+    for name, value in own.items():
+        their = content.get(name)
+        if their is not None and their != value:
+            raise ValueError(f"{name} is {their}, the run's is {value}")
 
 
 @functools.cache
@@ -667,7 +682,7 @@ def score_section(rows: list[Row], names: dict[str, str], pick: str, absent: dic
             notes = [seeds_text(row, absent), *unscored_lines(row, pick, measure)]
             cells = [task, method_text(row, label), "\n".join(notes)]
             cells += [mean_text(row.values(name, measure).values(), digits) for name in columns]
-            cells += [mean_text(final_means(row))] if final else []
+            cells += [final_text(row)] if final else []
             cells += [papers_score(row)] if d4rl else []
             table.append(cells)
     heads = ["task", "method", "seeds", *columns]
@@ -762,6 +777,16 @@ def missing_seeds(row: Row, absent: dict) -> list[int]:
 def final_means(row: Row) -> list[float]:
     """Of the runs that have final_scores.json, the mean of its scores."""
     return [float(run["final"].mean()) for run in row.runs if run["final"] is not None]
+
+
+def final_text(row: Row) -> str:
+    """Mean and standard deviation of final_means and, in small print, of how many seeds they are
+    where others have none."""
+    means = final_means(row)
+    text = mean_text(means)
+    if 0 < len(means) < len(row.seeds):
+        text += f"\n{len(means)} of {len(row.seeds)} seeds"
+    return text
 
 
 def methods_scores(rows, names, pick) -> dict[str, dict[tuple, np.ndarray]]:

@@ -242,6 +242,41 @@ def test_without_final_scores_nothing_is_said_of_them(tmp_path, plain):
     assert "`final`" not in text and "Tuning online" not in text
 
 
+FINAL = {"env_id": HOPPER, "num_steps": 5, "num_candidates": 1, "seed": 0, "scores": [10.0, 20.0]}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "own"),
+    [
+        ("env_id", CHEETAH, HOPPER),
+        ("num_steps", 2, 5),
+        ("num_candidates", 50, 1),
+        ("seed", 1, 0),
+    ],
+)
+def test_final_scores_of_another_run_are_left_out(tmp_path, plain, capsys, key, value, own):
+    """Mean 15 of the own ones; of another run's, none."""
+    save(tmp_path / "runs", results(90))
+    file = tmp_path / "runs" / "run0" / "final_scores.json"
+    file.write_text(json.dumps(FINAL))
+    _, page = make(tmp_path)
+    assert cells(page.rows["d4rl"], "GTP", "0")[2] == "15.0"
+    assert "warning" not in capsys.readouterr().err
+    file.write_text(json.dumps(FINAL | {key: value}))
+    _, page = make(tmp_path)
+    assert "final" not in page.rows["d4rl"][0]
+    said = f"final_scores.json is left out, no scores of episodes ({key} is {value}, the run's is"
+    assert f"{said} {own})" in page.words["missing"]
+    assert said in capsys.readouterr().err
+
+
+def test_final_scores_say_of_how_many_seeds_they_are(tmp_path, plain):
+    save(tmp_path / "runs", *[results(90, seed=seed) for seed in range(3)])
+    add_final(tmp_path, run0=[10], run2=[30])
+    _, page = make(tmp_path)
+    assert page.rows["d4rl"][2][4] == "20.0 ± 10.0\n2 of 3 seeds"
+
+
 @pytest.mark.parametrize(
     "content", ["{", "[]", "3", '{"scores": []}', '{"scores": null}', '{"scores": [[1]]}',
         '{"scores": [1, null]}', '{"scores": ["x"]}', '{"other": 1}'],
