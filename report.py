@@ -16,6 +16,7 @@ import functools
 import itertools
 import json
 import math
+import os
 import shlex
 import sys
 import time
@@ -211,13 +212,29 @@ def stretched(results: dict) -> bool:
     return others and dataset.get("action_units", "unit") == "unit"
 
 
+def find(folder: Path) -> list[Path]:
+    """The results.json files at any depth, also behind links; each folder is looked at once."""
+    found = []
+    seen = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:  # a link to where the walk has been
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        if "results.json" in (*folders, *files):
+            found.append(Path(place, "results.json"))
+    return sorted(found)
+
+
 def load(paths, complain=warn) -> list[dict]:
     """The results of files and of folders, searched recursively; complain(line) for a bad one."""
     files = {}  # each once
     for path in map(Path, paths):
         if not path.exists():
             raise ArgumentError(f"{path} does not exist; name folders or files of runs")
-        found = sorted(path.rglob("results.json")) if path.is_dir() else [path]
+        found = find(path) if path.is_dir() else [path]
         files |= {file.resolve(): file for file in found}
     runs = []
     for file in files.values():

@@ -486,6 +486,17 @@ def test_a_run_that_early_stop_ended_says_where(tmp_path, plain):
     assert [row[2] for row in runs] == ["finished\nearly stop at 50,000", "finished"]
 
 
+def test_a_linked_folder_is_followed_and_a_loop_ends(tmp_path, plain):
+    """Seed 1 lies on another disk; a link back to the runs counts nothing twice."""
+    save(tmp_path / "elsewhere", results(100, seed=1))
+    save(tmp_path / "runs", results(90))
+    (tmp_path / "runs" / "linked").symlink_to(tmp_path / "elsewhere" / "run0")
+    (tmp_path / "runs" / "run0" / "loop").symlink_to(tmp_path / "runs")
+    _, page = make(tmp_path)
+    assert cells(page.rows["d4rl"], "GTP", "0, 1")[0] == "95.0 ± 5.0"
+    assert "Nothing is missing" in page.words["missing"]
+
+
 def test_a_run_that_another_repeats_is_named(tmp_path, plain):
     _, page = make(tmp_path, results(90), results(91))
     assert re.search(r"run[01]/results.json is left out, .*run[01]/results.json repeats it",
