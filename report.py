@@ -341,24 +341,55 @@ def sweeps_folder(results: dict) -> Path | None:
     return out if in_sweep else None
 
 
-def absent_runs(dirs, runs: list[dict], complain=warn) -> dict[Path, str]:
-    """{folder of a run that has no results.json: what sweep.py status says of it} of every sweep
-    whose file lies in one of the folders or where a sweep's runs do; complain(line) of others."""
+def find_sweeps(dirs, runs: list[dict], complain=warn) -> list[Progress]:
+    """Every sweep whose file lies in one of the folders or where a sweep's runs do; complain(line)
+    of other files."""
     folders = {folder.resolve(): folder for folder in map(Path, dirs)}
     for out in filter(None, map(sweeps_folder, runs)):
         folders[out.resolve()] = out
-    absent = {}
+    sweeps = []
     for folder in folders.values():
         for file in sorted(folder.glob("*.toml")):
             try:
-                progress = Progress(read_sweep(file), folder)
+                sweeps.append(Progress(read_sweep(file), folder))
             except ValueError as error:
                 complain(f"no sweep: {error}")
-                continue
-            for name, state in progress.states().items():
-                if not (folder / name / "results.json").exists():
-                    absent[folder / name] = f"{state} ({file.name})"
+    return sweeps
+
+
+def absent_runs(sweeps: list[Progress]) -> dict[Path, str]:
+    """{folder of a run that has no results.json: what sweep.py status says of it}."""
+    absent = {}
+    for progress in sweeps:
+        for name, state in progress.states().items():
+            run_dir = progress.out / name
+            if not (run_dir / "results.json").exists():
+                absent[run_dir] = f"{state} ({progress.sweep.path.name})"
     return absent
+
+
+def unplanned_runs(sweeps: list[Progress], runs: list[dict]) -> dict[str, str]:
+    """{results.json of a run in a sweep's folder: the sweep's files there} where none has it."""
+    unplanned = {}
+    for results in runs:
+        out = sweeps_folder(results)
+        if out is None:
+            continue
+        file = Path(results["file"])
+        there = [one for one in sweeps if one.out.resolve() == out.resolve()]
+        planned = {run.folder for progress in there for run in progress.sweep.runs}
+        if there and file.parent.relative_to(out) not in planned:
+            unplanned[results["file"]] = ", ".join(one.sweep.path.name for one in there)
+    return unplanned
+
+
+@dataclass(frozen=True)
+class Plans:
+    """What the runs and the files of their sweeps do not have in common: what `absent_runs` and
+    `unplanned_runs` have found."""
+
+    absent: dict[Path, str]
+    unplanned: dict[str, str]
 
 
 # ---- rows ----------------------------------------------------------------------------------------
@@ -681,9 +712,8 @@ def measure_of(rows: list[Row]) -> str:
 # ---- sections ------------------------------------------------------------------------------------
 
 
-def score_section(rows: list[Row], names: dict[str, str], pick: str, absent: dict) -> Section:
-    """Mean and standard deviation over the seeds, for each task and evaluation; absent: what
-    `absent_runs` has found."""
+def score_section(rows: list[Row], names: dict[str, str], pick: str, plans: Plans) -> Section:
+    """Mean and standard deviation over the seeds, for each task and evaluation."""
     d4rl = rows[0].d4rl
     columns = [name for name in PICKS if any(run[name] for row in rows for run in row.runs)]
     final = any(final_means(row) for row in rows)
@@ -696,7 +726,7 @@ def score_section(rows: list[Row], names: dict[str, str], pick: str, absent: dic
         task = "\n".join([same[0].task, *about])
         for row in same:
             label = names[row.files[0]]
-            notes = [seeds_text(row, absent), *unscored_lines(row, pick, measure)]
+            notes = [seeds_text(row, plans), *unscored_lines(row, pick, measure)]
             cells = [task, method_text(row, label), "\n".join(notes)]
             cells += [mean_text(row.values(name, measure).values(), digits) for name in columns]
             cells += [final_text(row)] if final else []
@@ -737,17 +767,28 @@ def method_text(row: Row, name: str) -> str:
     return f"{name}\n{text}" if text and text not in name else name
 
 
-def seeds_text(row: Row, absent: dict) -> str:
-    """The seeds of a row, and in small print those that diverged, that --early-stop ended, or that
-    the row's sweep has planned and that have no results."""
+def seeds_text(row: Row, plans: Plans) -> str:
+    """The seeds of a row, and in small print those that diverged, that --early-stop ended, that
+    the row's sweep has planned and that have no results, or that it has not planned."""
     lines = [", ".join(map(str, row.seeds))]
     stopped = [f"seed {run['seed']}: {early_stop(run)}" for run in row.runs if early_stop(run)]
-    missing = missing_seeds(row, absent)
+    missing = missing_seeds(row, plans.absent)
     if row.diverged:
         lines.append(f"diverged: {', '.join(map(str, row.diverged))}")
     if missing:
         lines.append(f"missing: {', '.join(map(str, missing))}")
+    for files, seeds in unplanned_seeds(row, plans.unplanned).items():
+        lines.append(f"not in {files}: {', '.join(map(str, seeds))}")
     return "\n".join([*lines, *stopped])
+
+
+def unplanned_seeds(row: Row, unplanned: dict[str, str]) -> dict[str, list[int]]:
+    """{a sweep's files: the seeds of a row that lie in its folder and that no file has}."""
+    found = {}
+    for seed, file in zip(row.seeds, row.files, strict=True):
+        if file in unplanned:
+            found.setdefault(unplanned[file], []).append(seed)
+    return found
 
 
 def unscored(row: Row, pick: str, measure: str) -> list[dict]:
@@ -1075,7 +1116,7 @@ def page_key(row: Row) -> str:
     return "other"
 
 
-def score_page(rows: list[Row], pick: str, absent: dict) -> Page:
+def score_page(rows: list[Row], pick: str, plans: Plans) -> Page:
     """All about the runs on D4RL's own files, on Minari's, on OGBench's, or about all others."""
     d4rl = rows[0].d4rl
     key = page_key(rows[0])
@@ -1090,7 +1131,7 @@ def score_page(rows: list[Row], pick: str, absent: dict) -> Page:
         lead += "No file here has the SHA-256 of its task's D4RL file: no number is a D4RL score, "
         lead += "and none can be compared with the paper's."
     sections = [
-        score_section(rows, names, pick, absent),
+        score_section(rows, names, pick, plans),
         overall_section(rows, names, pick),
         curves_section(rows, names),
         bandit_section(rows),
@@ -1145,14 +1186,15 @@ def make_pages(dirs, pick: str) -> list[Page]:
         warn(line)
 
     runs = load(dirs, complain)
-    absent = absent_runs(dirs, runs, complain)
+    sweeps = find_sweeps(dirs, runs, complain)
+    plans = Plans(absent_runs(sweeps), unplanned_runs(sweeps, runs))
     rows, unended = group(runs, pick, complain)
     pages = []
     for key in PAGES:
         own = [row for row in rows if page_key(row) == key]
         if own:
-            pages.append(score_page(own, pick, absent))
-    return [*pages, missing_page(complaints, unended, absent, unscored_runs(rows, pick))]
+            pages.append(score_page(own, pick, plans))
+    return [*pages, missing_page(complaints, unended, plans.absent, unscored_runs(rows, pick))]
 
 
 def report(options: Arguments) -> None:

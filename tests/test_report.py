@@ -527,11 +527,28 @@ def test_missing_is_what_a_sweep_has_planned_and_what_has_no_results(tmp_path, p
     assert [row[1] for row in page.rows["other"][2:4]] == ["0\nmissing: 1, 2", "9"]
 
 
+def test_a_seed_that_was_taken_out_of_the_sweep_is_named(tmp_path, plain):
+    """Seed 1 was in the file when it ran."""
+    folder = tmp_path / "runs"
+    for seed in (0, 1, 2):
+        run_dir = folder / "gtp_bc" / "multigoal-v0" / "default" / str(seed)
+        run_dir.mkdir(parents=True)
+        run = results(90, "gtp_bc", "multigoal-v0", seed, sha256=OTHER)
+        (run_dir / "results.json").write_text(json.dumps(run))
+    plan = 'scripts = ["gtp_bc"]\ntasks = ["multigoal-v0"]\nseeds = {}\n'
+    (folder / "my.toml").write_text(plan.format([0, 2]))
+    _, page = make(tmp_path)
+    assert page.rows["other"][2][1] == "0, 1, 2\nnot in my.toml: 1"
+    (folder / "more.toml").write_text(plan.format([1]))
+    _, page = make(tmp_path)
+    assert page.rows["other"][2][1] == "0, 1, 2"
+
+
 def test_missing_agrees_with_the_status_of_the_sweep(tmp_path):
     """Without any results in the sweep's own folder all of it is missing."""
     plan = 'scripts = ["gtp_bc"]\ntasks = ["multigoal-v0"]\nseeds = [0, 1]\n'
     (tmp_path / "my.toml").write_text(plan)
-    absent = report.absent_runs([tmp_path], [])
+    absent = report.absent_runs(report.find_sweeps([tmp_path], []))
     states = progress.Progress(read_sweep(tmp_path / "my.toml"), tmp_path).states()
     assert absent == {tmp_path / name: f"{state} (my.toml)" for name, state in states.items()}
     assert len(absent) == 2
