@@ -105,7 +105,10 @@ def number(value) -> float | None:
     """A finite number, else None: results.json has null for NaN and the text inf for infinity."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if math.isfinite(value) else None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # a whole number of more than 308 digits
+        return None
 
 
 def numbers(pairs) -> dict:

@@ -33,8 +33,10 @@ def read_results(run_dir):
 
 
 def number(value) -> float:
-    """A number as it is, and 0 for what should be one and is not."""
-    return value if isinstance(value, int | float) else 0
+    """A number as it is, and 0 for what should be one and is not, or has no bound."""
+    if not isinstance(value, int | float):
+        return 0
+    return value if abs(value) <= sys.float_info.max else 0
 
 
 def state_of(results) -> str:
@@ -150,7 +152,8 @@ class Progress:
         rate = number(results.get("updates_per_second"))
         left = ""
         if state == "running" and rate and total:
-            left = str(timedelta(seconds=round((total - update) / rate)))
+            with contextlib.suppress(OverflowError):  # more than timedelta can hold
+                left = str(timedelta(seconds=round((total - update) / rate)))
         scores = []
         for key in ("last", "best"):
             evaluation = results.get(key)

@@ -69,6 +69,10 @@ def read_sweep(path) -> Sweep:
     flags = value_of(table, "flags", dict, {}, path)
     data = value_of(table, "data", dict, {}, path)
     variants = value_of(table, "variants", dict, {"default": {}}, path)
+    if not variants:
+        raise ArgumentError(
+            f"{path}: `variants` is empty; name one, [variants.NAME], or leave it out"
+        )
     runs = []
     for name in variants:
         variant = value_of(variants, name, dict, {}, f"{path}: variants")

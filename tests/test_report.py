@@ -575,7 +575,7 @@ def test_what_a_file_lacks_is_named(tmp_path):
         report.read(file)
 
 
-ODD = (None, True, 3, 2.5, float("nan"), "x", [], [3], [None], {}, {"x": None})
+ODD = (None, True, 3, 10**400, 2.5, float("nan"), "x", [], [3], [None], {}, {"x": None})
 
 
 def test_no_odd_value_makes_the_report_fail(tmp_path, plain):

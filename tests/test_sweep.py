@@ -103,6 +103,7 @@ flags = { tau = 0.2, gtp_bc.num_updates = 4 }
         ("seeds", "flags = 3\nseeds", "`flags` is 3; give a table"),
         ("seeds", "flags.gtp_ac.eta = 1\nseeds", "no script or task of this sweep is `gtp_ac`"),
         ("seeds", "variants.a.flag = {}\nseeds", "variants.a: unknown key `flag`; did you mean fl"),
+        ("seeds", "variants = {}\nseeds", "`variants` is empty; name one, [variants.NAME]"),
         ("seeds", "variants.'a/b' = {}\nseeds", "name it by letters"),
         ("seeds", "variants.'..' = {}\nseeds", "name it by letters"),
         ("seeds", "data.multigoal-v1 = 'x'\nseeds", "unknown task `multigoal-v1`; did you mean"),
@@ -324,6 +325,8 @@ JUNK |= {"updates_per_second": "inf", "best": {"a": "b"}, "best_by": "a"}
         '{"status": "finished"}',
         '{"status": ["finished"], "args": {"tau": [1]}, "algorithm": 1}',
         json.dumps(JUNK),
+        json.dumps(dict.fromkeys(JUNK, 10**400) | {"status": "running"}),
+        json.dumps(dict.fromkeys(JUNK, float("nan")) | {"status": "running"}),
         "\udce4",
     ],
 )
@@ -336,6 +339,13 @@ def test_results_that_are_no_results_are_no_traceback(write, text):
     known = progress.Progress(read_sweep(write()), job.run_dir.parents[3])
     states = known.states({job.run.folder})
     assert known.row(job.run.folder, states[job.run.folder])[2:] in EMPTY
+
+
+def test_an_end_beyond_all_time_is_left_out(write):
+    job = prepare(write())[0]
+    put(job, status="running", num_updates=1e300)
+    known = progress.Progress(read_sweep(write()), job.run_dir.parents[3])
+    assert known.row(job.run.folder, "running")[4] == ""
 
 
 EMPTY = [[""] * 5, ["", "", "", "", "0"]]
