@@ -126,19 +126,24 @@ def prepare(sweep, out, data) -> list[Job]:
     ArgumentError before anything has started."""
     if data and not any(run.data for run in sweep.runs):
         print(f"--data is not used: {sweep.path} has no [data]", file=sys.stderr)
-    jobs = []
-    checked = {}  # a seed changes nothing in the other arguments
-    for run in sweep.runs:
-        data_path = ""
-        if run.data:
-            data_path = data_file(run, data, sweep.path)
-        job = Job(run, out / run.folder, data_path, None, sweep.final_episodes)
-        key = (run.script, run.env_id, run.variant)
-        if key not in checked:
-            checked[key] = script_args(run, start_words(job), sweep.path)
-        jobs.append(replace(job, args=replace(checked[key], seed=run.seed)))
-        refuse_another(jobs[-1])
+    paths = [data_file(run, data, sweep.path) if run.data else "" for run in sweep.runs]
+    jobs = checked_jobs(sweep, out, paths)
+    for job in jobs:
+        refuse_another(job)
     return jobs
+
+
+def checked_jobs(sweep, out, data_paths) -> list[Job]:
+    """The sweep's runs with their arguments, as their scripts check them. A seed changes nothing in
+    the others, and one that is too large is the largest of its kind: the last."""
+    jobs = []
+    for run, data_path in zip(sweep.runs, data_paths, strict=True):
+        jobs.append(Job(run, out / run.folder, data_path, None, sweep.final_episodes))
+    last = {job.run.kind: job for job in jobs}
+    args = {}
+    for kind, job in last.items():
+        args[kind] = script_args(job.run, start_words(job), sweep.path)
+    return [replace(job, args=replace(args[job.run.kind], seed=job.run.seed)) for job in jobs]
 
 
 def data_file(run, data, path):

@@ -46,6 +46,11 @@ class Run:
         parts = (self.script, self.env_id, self.variant, str(self.seed))
         return Path(*(re.sub("[/:]", "-", part) for part in parts))
 
+    @property
+    def kind(self) -> tuple[str, str, str]:
+        """What it shares with the runs of other seeds."""
+        return self.script, self.env_id, self.variant
+
 
 @dataclass(frozen=True)
 class Sweep:

@@ -189,6 +189,13 @@ def test_a_bad_flag_is_refused_before_anything_starts(write, capfd, flag, words)
     assert not (path.parent / "out").exists()
 
 
+def test_every_seed_of_a_list_is_checked(write):
+    """2^63 - 1 is the largest that torch takes."""
+    assert len(prepare(write(SMALL.replace("1, 0", f"3, {2**63 - 1}")))) == 4
+    with pytest.raises(ArgumentError, match=f"--seed is {2**63}; give a number from 0 to"):
+        prepare(write(SMALL.replace("1, 0", f"3, {2**63}, 4")))
+
+
 def test_an_unknown_task_is_refused_with_near_ones(write):
     with pytest.raises(ArgumentError, match=r"multigaol-v0.*multigoal-v0"):
         prepare(write(SMALL.replace("multigoal", "multigaol")))
