@@ -48,7 +48,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 from signal import SIG_DFL, SIGINT, SIGTERM, signal
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import filelock
 import tyro
@@ -69,6 +69,7 @@ ROOT = Path(__file__).resolve().parent
 OWN_FLAGS = ("env_id", "seed", "run_dir", "dataset_path", "resume")  # which a sweep sets itself
 INTERRUPTED = (128 + SIGINT, 128 + SIGTERM, -SIGINT, -SIGTERM)  # exit codes
 WHOSE = {"algorithm": str, "seed": int, "args": dict}  # keys of results.json that say whose it is
+TAKES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 STOPPING = b"stopping after this update"  # a script's own words when it has got a signal
 
 
@@ -101,13 +102,17 @@ def flag_words(flags):
 def script_args(run, words, where):
     """The complete arguments of a script for its command line, as it would check them itself."""
     script = import_module(run.script)
-    known = [field.name for field in fields(script.Args)]
-    for name in run.flags:
+    known = {field.name: field.type for field in fields(script.Args)}
+    for name, value in run.flags.items():
         if name in OWN_FLAGS:
             raise ArgumentError(f"{where}: `{name}` is not a flag for [flags]: the sweep sets it")
         if name not in known:
             hint = near(name, known)
             raise ArgumentError(f"{where}: {run.script}.py has no flag `{name}`; {hint}")
+        if not fits(value, known[name]):
+            choices = " or ".join(map(repr, get_args(known[name])))
+            takes = choices or TAKES[known[name]]
+            raise ArgumentError(f"{where}: {run.script}.py: `{name}` is {value!r}; give {takes}")
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
@@ -119,6 +124,20 @@ def script_args(run, words, where):
         raise ArgumentError(f"{where}: {run.script}.py: {text}") from None
     except ValueError as error:
         raise ArgumentError(f"{where}: {run.script}.py: {error}") from error
+
+
+def fits(value, kind):
+    """Whether a flag of some type takes a value of a TOML file, whose text is the script's word."""
+    choices = get_args(kind)
+    if choices:
+        return value in choices
+    if kind is bool or isinstance(value, bool):
+        return kind is bool and isinstance(value, bool)
+    try:
+        kind(str(value))
+    except ValueError:
+        return False
+    return True
 
 
 def prepare(sweep, out, data) -> list[Job]:
