@@ -482,12 +482,26 @@ def slurm(options) -> int:
 def status(options) -> int:
     """python sweep.py status"""
     sweep = read_sweep(options.sweep)
-    progress = Progress(sweep, options.out or Path("runs", sweep.name))
-    states = progress.states()
+    out = options.out or Path("runs", sweep.name)
+    progress = Progress(sweep, out)
+    others = other_runs(sweep, out)
+    states = progress.states() | dict.fromkeys(others, "another run")
     progress.print_table(states)
-    for line in progress.complaints(states):
+    for line in [*progress.complaints(states), *others.values()]:
         print(line)
     return 0
+
+
+def other_runs(sweep, out) -> dict[Path, str]:
+    """{folder: why `run` refuses it}; of data the names are enough."""
+    begun = replace(sweep, runs=[run for run in sweep.runs if (out / run.folder).is_dir()])
+    others = {}
+    for job in checked_jobs(begun, out, [run.data for run in begun.runs]):
+        try:
+            refuse_another(job)
+        except ArgumentError as error:
+            others[job.run.folder] = str(error)
+    return others
 
 
 def load(options, index=None):

@@ -15,7 +15,16 @@ MOST_ATTEMPTS = 2
 COLUMNS = ("run", "state", "updates", "updates/s", "ETA", "last", "best")
 SHOWN = ("status", "updated", "update", "num_updates", "updates_per_second")
 SHOWN += ("last", "best", "best_by", "early_stop")  # keys of results.json
-URGENT = ("failed", "running", "scoring", "starting", "lost", "diverged", "interrupted")
+URGENT = (
+    "another run",
+    "failed",
+    "running",
+    "scoring",
+    "starting",
+    "lost",
+    "diverged",
+    "interrupted",
+)
 
 
 def read_json(file):

@@ -714,6 +714,28 @@ def test_status_shows_a_line_for_each_run(write, monkeypatch, capsys):
     assert any("gtp_bc/multigoal-v0/default/1 diverged" in line for line in lines[6:])
 
 
+def test_status_names_what_run_would_refuse(write, monkeypatch, capsys):
+    """A file that was changed after its runs, as `hidden_dim` here, and what is no run at all; a
+    data file is known by its name alone."""
+    path = write(f"{SMALL}[data]\nmultigoal-v0 = 'a.npz'\n")
+    (path.parent / "a.npz").write_bytes(b"")
+    jobs = prepare(path, path.parent)
+    put(jobs[0])
+    put(jobs[1], args={"hidden_dim": 16})
+    jobs[2].run_dir.mkdir(parents=True)
+    (jobs[2].run_dir / "results.json").write_text('{"status": "finished"}')
+    out = path.parent / "out"
+    assert main(monkeypatch, "status", path, "--out", out) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].strip() == "some, 4 runs: 2 another run, 1 finished, 1 waiting"
+    rows = {line.split("  ")[0].strip(): line for line in lines[2:6]}
+    assert " another run " in rows["gtp_offline/multigoal-v0/default/0"]
+    assert any(
+        "hidden_dim 16, not 128" in line or "hidden_dim 16, not 256" in line for line in lines
+    )
+    assert any("holds no results of a run" in line for line in lines)
+
+
 def test_status_says_that_early_stop_ended_a_run(write, monkeypatch, capsys):
     """Where it left updates out, that is: a rise at the last evaluation ends nothing early."""
     path = write()
