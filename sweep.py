@@ -143,10 +143,7 @@ def fits(value, kind):
 def prepare(sweep, out, data) -> list[Job]:
     """The sweep's runs, each checked by its own script and against what lies in its folder.
     ArgumentError before anything has started."""
-    if data and not any(run.data for run in sweep.runs):
-        print(f"--data is not used: {sweep.path} has no [data]", file=sys.stderr)
-    paths = [data_file(run, data, sweep.path) if run.data else "" for run in sweep.runs]
-    jobs = checked_jobs(sweep, out, paths)
+    jobs = checked_jobs(sweep, out, data_files(sweep, data))
     for job in jobs:
         refuse_another(job)
     return jobs
@@ -163,6 +160,14 @@ def checked_jobs(sweep, out, data_paths) -> list[Job]:
     for kind, job in last.items():
         args[kind] = script_args(job.run, start_words(job), sweep.path)
     return [replace(job, args=replace(args[job.run.kind], seed=job.run.seed)) for job in jobs]
+
+
+def data_files(sweep, data):
+    """For each run the file of its task below --data, '' where the sweep names none; where it names
+    none at all, that is said."""
+    if data and not any(run.data for run in sweep.runs):
+        print(f"--data is not used: {sweep.path} has no [data]", file=sys.stderr)
+    return [data_file(run, data, sweep.path) if run.data else "" for run in sweep.runs]
 
 
 def data_file(run, data, path):
@@ -432,10 +437,10 @@ class StatusOptions(Options):
 def run(options) -> int:
     """python sweep.py run"""
     sweep, jobs = load(options)
+    slots = gpu_slots(options, len(jobs))
     if options.dry_run:
         print_commands(jobs)
         return 0
-    slots = gpu_slots(options, len(jobs))
     has_gpu = import_module("torch").cuda.is_available()
     if options.gpus and not has_gpu:
         raise ArgumentError(f"--gpus {options.gpus}: there is none on this machine; leave it out")
@@ -483,6 +488,11 @@ def status(options) -> int:
     """python sweep.py status"""
     sweep = read_sweep(options.sweep)
     out = options.out or Path("runs", sweep.name)
+    check_out(out)
+    if options.out and not out.exists():
+        raise ArgumentError(f"--out {out} does not exist; name the folder of the sweep's runs")
+    if options.data:
+        data_files(sweep, options.data)
     progress = Progress(sweep, out)
     others = other_runs(sweep, out)
     states = progress.states() | dict.fromkeys(others, "another run")
@@ -513,13 +523,23 @@ def load(options, index=None):
             raise ArgumentError(f"INDEX is {index}: {sweep.path} has the runs 0 to {last}")
         sweep = replace(sweep, runs=[sweep.runs[index]])
     options.out = options.out or Path("runs", sweep.name)
+    check_out(options.out)
     return sweep, prepare(sweep, options.out, options.data)
+
+
+def check_out(out):
+    """ArgumentError where no folder can be, because a file is in its place or above it."""
+    for place in (out, *out.parents):
+        if place.exists() and not place.is_dir():
+            raise ArgumentError(f"--out {out}: {place} is a file; name a folder")
 
 
 def gpu_slots(options, most):
     """For each of the processes at a time, which GPUs it may see: one of --gpus, or none."""
     if options.workers < 0 or options.per_gpu < 1:
         raise ArgumentError("--workers counts from 0 (as many as fit) and --per-gpu from 1")
+    if options.per_gpu > 1 and not options.gpus:
+        raise ArgumentError(f"--per-gpu {options.per_gpu}: of which GPUs? Add --gpus, as in 0,1")
     if options.gpus:
         slots = options.gpus.split(",") * options.per_gpu
     else:

@@ -638,6 +638,11 @@ def test_data_that_nothing_asks_for_is_said(write, tmp_path, capsys):
     assert "--data is not used" in capsys.readouterr().err
 
 
+def test_status_says_that_it_does_not_use_data(write, monkeypatch, capsys, tmp_path):
+    assert main(monkeypatch, "status", write(), "--out", tmp_path, "--data", "/nope") == 0
+    assert "--data is not used" in capsys.readouterr().err
+
+
 def main(monkeypatch, *words):
     monkeypatch.setattr(sys, "argv", ["sweep.py", *map(str, words)])
     return sweep.main()
@@ -682,6 +687,14 @@ def test_exit_codes_of_run(fake, write, monkeypatch, capsys, tmp_path):
         (["run", "none.toml"], "error: none.toml cannot be read"),
         (["run", "{sweep}", "--workers", "-1"], "error: --workers counts from 0"),
         (["run", "{sweep}", "--per-gpu", "0"], "error: --workers counts from 0"),
+        (["run", "{sweep}", "--workers", "-1", "--dry-run"], "error: --workers counts from 0"),
+        (["run", "{sweep}", "--per-gpu", "3"], "error: --per-gpu 3: of which GPUs? Add --gpus"),
+        (["run", "{sweep}", "--out", "{sweep}"], "error: --out {sweep}: {sweep} is a file; name a"),
+        (["run", "{sweep}", "--out", "{sweep}/a"], "--out {sweep}/a: {sweep} is a file"),
+        (["work", "{sweep}", "0", "--out", "{sweep}"], "{sweep} is a file; name a folder"),
+        (["status", "{sweep}", "--out", "{sweep}"], "{sweep} is a file; name a folder"),
+        (["status", "{sweep}", "--out", "none"], "error: --out none does not exist; name the"),
+        (["status", "data.toml", "--data", "none"], "error: none/a.npz, which data.toml names for"),
         (["work", "{sweep}", "4"], "has the runs 0 to 3"),
         (["work", "{sweep}", "-1"], "has the runs 0 to 3"),
         (["slurm", "{sweep}", "--partition", "p", "--time", "1", "--gpus", "-1"], "--gpus"),
@@ -689,10 +702,11 @@ def test_exit_codes_of_run(fake, write, monkeypatch, capsys, tmp_path):
 )
 def test_wrong_arguments_are_one_line_and_exit_code_2(write, monkeypatch, capsys, words, said):
     path = str(write())
+    write(f"{SMALL}[data]\nmultigoal-v0 = 'a.npz'\n", "data.toml")
     monkeypatch.chdir(path.rpartition("/")[0])
     assert main(monkeypatch, *[word.replace("{sweep}", path) for word in words]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert said in line
+    assert said.replace("{sweep}", path) in line
 
 
 def test_status_shows_a_line_for_each_run(write, monkeypatch, capsys):
