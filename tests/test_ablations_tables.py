@@ -373,8 +373,10 @@ def test_a_bad_file_is_one_warning_and_the_others_count(tmp_path, capsys, conten
 
 
 def test_nothing_to_tabulate_is_an_error_with_a_remedy(tmp_path, capsys):
-    for path, words in ((tmp_path, "train first"), (tmp_path / "absent", "does not exist")):
-        assert main(tables.run, tables.Arguments, [str(path)]) == 1
+    """Exit code 2 for a wrong argument, as of report.py."""
+    absent = tmp_path / "absent"
+    for path, code, words in ((tmp_path, 1, "train first"), (absent, 2, "does not exist")):
+        assert main(tables.run, tables.Arguments, [str(path)]) == code
         error = capsys.readouterr().err
         assert error.startswith("error: ") and words in error and str(path) in error
     save(tmp_path, results(1, status="running"))
