@@ -16,6 +16,7 @@ import functools
 import itertools
 import json
 import math
+import os
 import shlex
 import sys
 import time
@@ -104,7 +105,10 @@ def number(value) -> float | None:
     """A finite number, else None: results.json has null for NaN and the text inf for infinity."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if math.isfinite(value) else None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # a whole number of more than 308 digits
+        return None
 
 
 def numbers(pairs) -> dict:
@@ -211,18 +215,35 @@ def stretched(results: dict) -> bool:
     return others and dataset.get("action_units", "unit") == "unit"
 
 
+def find(folder: Path) -> list[Path]:
+    """The results.json files at any depth, also behind links; each folder is looked at once."""
+    found = []
+    seen = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:  # a link to where the walk has been
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        if "results.json" in (*folders, *files):
+            found.append(Path(place, "results.json"))
+    return sorted(found)
+
+
 def load(paths, complain=warn) -> list[dict]:
     """The results of files and of folders, searched recursively; complain(line) for a bad one."""
     files = {}  # each once
     for path in map(Path, paths):
         if not path.exists():
             raise ArgumentError(f"{path} does not exist; name folders or files of runs")
-        found = sorted(path.rglob("results.json")) if path.is_dir() else [path]
+        found = find(path) if path.is_dir() else [path]
         files |= {file.resolve(): file for file in found}
     runs = []
     for file in files.values():
         try:
-            runs.append(read(file) | {"final": final_scores(file, complain)})
+            results = read(file)
+            runs.append(results | {"final": final_scores(results, complain)})
         except ValueError as error:
             complain(str(error))
     if not runs:
@@ -231,21 +252,35 @@ def load(paths, complain=warn) -> list[dict]:
     return runs
 
 
-def final_scores(file: Path, complain=warn) -> np.ndarray | None:
-    """The scores of single episodes in final_scores.json beside a results.json, which evaluate.py
-    has made; None without such a file, and, with a complaint, for one that cannot be used."""
-    path = file.with_name("final_scores.json")
+def final_scores(results: dict, complain=warn) -> np.ndarray | None:
+    """The scores of single episodes in final_scores.json beside a run's results.json, which
+    evaluate.py has made; None without such a file, and, with a complaint, for one that cannot be
+    used or is of another run."""
+    path = Path(results["file"]).with_name("final_scores.json")
     if not path.exists():
         return None
     try:
-        scores = np.array(json.loads(path.read_text(encoding="utf-8"))["scores"], dtype=float)
+        content = json.loads(path.read_text(encoding="utf-8"))
+        scores = np.array(content["scores"], dtype=float)
         if scores.ndim != 1 or not len(scores) or not np.isfinite(scores).all():
             raise ValueError("scores is no list of numbers")
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        refuse_another(content, results)
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         reason = " ".join(str(error).split())[:150]
         complain(f"{path} is left out, no scores of episodes ({reason})")
         return None
     return scores
+
+
+def refuse_another(content: dict, results: dict) -> None:
+    """ValueError where what final_scores.json says of its run, if it does, is not so."""
+    args = results["args"]
+    own = {"env_id": results["env_id"], "seed": results["seed"]}
+    own |= {name: args[name] for name in ("num_steps", "num_candidates") if name in args}
+    for name, value in own.items():
+        their = content.get(name)
+        if their is not None and their != value:
+            raise ValueError(f"{name} is {their}, the run's is {value}")
 
 
 @functools.cache
@@ -309,24 +344,55 @@ def sweeps_folder(results: dict) -> Path | None:
     return out if in_sweep else None
 
 
-def absent_runs(dirs, runs: list[dict], complain=warn) -> dict[Path, str]:
-    """{folder of a run that has no results.json: what sweep.py status says of it} of every sweep
-    whose file lies in one of the folders or where a sweep's runs do; complain(line) of others."""
+def find_sweeps(dirs, runs: list[dict], complain=warn) -> list[Progress]:
+    """Every sweep whose file lies in one of the folders or where a sweep's runs do; complain(line)
+    of other files."""
     folders = {folder.resolve(): folder for folder in map(Path, dirs)}
     for out in filter(None, map(sweeps_folder, runs)):
         folders[out.resolve()] = out
-    absent = {}
+    sweeps = []
     for folder in folders.values():
         for file in sorted(folder.glob("*.toml")):
             try:
-                progress = Progress(read_sweep(file), folder)
+                sweeps.append(Progress(read_sweep(file), folder))
             except ValueError as error:
                 complain(f"no sweep: {error}")
-                continue
-            for name, state in progress.states().items():
-                if not (folder / name / "results.json").exists():
-                    absent[folder / name] = f"{state} ({file.name})"
+    return sweeps
+
+
+def absent_runs(sweeps: list[Progress]) -> dict[Path, str]:
+    """{folder of a run that has no results.json: what sweep.py status says of it}."""
+    absent = {}
+    for progress in sweeps:
+        for name, state in progress.states().items():
+            run_dir = progress.out / name
+            if not (run_dir / "results.json").exists():
+                absent[run_dir] = f"{state} ({progress.sweep.path.name})"
     return absent
+
+
+def unplanned_runs(sweeps: list[Progress], runs: list[dict]) -> dict[str, str]:
+    """{results.json of a run in a sweep's folder: the sweep's files there} where none has it."""
+    unplanned = {}
+    for results in runs:
+        out = sweeps_folder(results)
+        if out is None:
+            continue
+        file = Path(results["file"])
+        there = [one for one in sweeps if one.out.resolve() == out.resolve()]
+        planned = {run.folder for progress in there for run in progress.sweep.runs}
+        if there and file.parent.relative_to(out) not in planned:
+            unplanned[results["file"]] = ", ".join(one.sweep.path.name for one in there)
+    return unplanned
+
+
+@dataclass(frozen=True)
+class Plans:
+    """What the runs and the files of their sweeps do not have in common: what `absent_runs` and
+    `unplanned_runs` have found."""
+
+    absent: dict[Path, str]
+    unplanned: dict[str, str]
 
 
 # ---- rows ----------------------------------------------------------------------------------------
@@ -649,10 +715,10 @@ def measure_of(rows: list[Row]) -> str:
 # ---- sections ------------------------------------------------------------------------------------
 
 
-def score_section(rows: list[Row], names: dict[str, str], absent: dict, d4rl: bool) -> Section:
-    """Mean and standard deviation over the seeds, for each task and evaluation; absent: what
-    `absent_runs` has found."""
-    columns = [pick for pick in PICKS if any(run[pick] for row in rows for run in row.runs)]
+def score_section(rows: list[Row], names: dict[str, str], pick: str, plans: Plans) -> Section:
+    """Mean and standard deviation over the seeds, for each task and evaluation."""
+    d4rl = rows[0].d4rl
+    columns = [name for name in PICKS if any(run[name] for row in rows for run in row.runs)]
     final = any(final_means(row) for row in rows)
     table = []
     for same in by_data(rows).values():
@@ -662,10 +728,11 @@ def score_section(rows: list[Row], names: dict[str, str], absent: dict, d4rl: bo
         about += [] if d4rl else [whose(same[0].dataset)]
         task = "\n".join([same[0].task, *about])
         for row in same:
-            name = names[row.files[0]]
-            cells = [task, method_text(row, name), seeds_text(row, absent)]
-            cells += [mean_text(row.values(pick, measure).values(), digits) for pick in columns]
-            cells += [mean_text(final_means(row))] if final else []
+            label = names[row.files[0]]
+            notes = [seeds_text(row, plans), *unscored_lines(row, pick, measure)]
+            cells = [task, method_text(row, label), "\n".join(notes)]
+            cells += [mean_text(row.values(name, measure).values(), digits) for name in columns]
+            cells += [final_text(row)] if final else []
             cells += [papers_score(row)] if d4rl else []
             table.append(cells)
     heads = ["task", "method", "seeds", *columns]
@@ -703,17 +770,62 @@ def method_text(row: Row, name: str) -> str:
     return f"{name}\n{text}" if text and text not in name else name
 
 
-def seeds_text(row: Row, absent: dict) -> str:
-    """The seeds of a row, and in small print those that diverged, that --early-stop ended, or that
-    the row's sweep has planned and that have no results."""
+def seeds_text(row: Row, plans: Plans) -> str:
+    """The seeds of a row, and in small print those that diverged, that --early-stop ended, that
+    the row's sweep has planned and that have no results, or that it has not planned."""
     lines = [", ".join(map(str, row.seeds))]
     stopped = [f"seed {run['seed']}: {early_stop(run)}" for run in row.runs if early_stop(run)]
-    missing = missing_seeds(row, absent)
+    missing = missing_seeds(row, plans.absent)
     if row.diverged:
         lines.append(f"diverged: {', '.join(map(str, row.diverged))}")
     if missing:
         lines.append(f"missing: {', '.join(map(str, missing))}")
+    for files, seeds in unplanned_seeds(row, plans.unplanned).items():
+        lines.append(f"not in {files}: {', '.join(map(str, seeds))}")
     return "\n".join([*lines, *stopped])
+
+
+def unplanned_seeds(row: Row, unplanned: dict[str, str]) -> dict[str, list[int]]:
+    """{a sweep's files: the seeds of a row that lie in its folder and that no file has}."""
+    found = {}
+    for seed, file in zip(row.seeds, row.files, strict=True):
+        if file in unplanned:
+            found.setdefault(unplanned[file], []).append(seed)
+    return found
+
+
+def unscored(row: Row, pick: str, measure: str) -> list[dict]:
+    """The finished runs whose evaluation has no such number; none where a script knows no such
+    evaluation (`selected`)."""
+    if pick == "selected" and not any(run[pick] for run in row.runs):
+        return []
+    finished = [run for run in row.runs if run["status"] == "finished"]
+    values = row.values(pick, measure)
+    return [run for run in finished if run["seed"] not in values]
+
+
+def unscored_lines(row: Row, pick: str, measure: str) -> list[str]:
+    """Small print: the seeds without a number in the picked evaluation, or in another one of which
+    the page shows a mean."""
+    lines = []
+    for name in PICKS:
+        seeds = ", ".join(str(run["seed"]) for run in unscored(row, name, measure))
+        if seeds and name == pick:
+            lines.append(f"no score: {seeds}")
+        elif seeds and row.values(name, measure):
+            lines.append(f"no score in {name}: {seeds}")
+    return lines
+
+
+def unscored_runs(rows: list[Row], pick: str) -> list[str]:
+    """A line for each finished run that its row's scores lack."""
+    lines = []
+    for same in by_data(rows).values():
+        measure = measure_of(same)
+        for row in same:
+            for run in unscored(row, pick, measure):
+                lines.append(f"{run['file']}: no {measure} in its `{pick}` evaluation")
+    return lines
 
 
 def missing_seeds(row: Row, absent: dict) -> list[int]:
@@ -726,6 +838,16 @@ def missing_seeds(row: Row, absent: dict) -> list[int]:
 def final_means(row: Row) -> list[float]:
     """Of the runs that have final_scores.json, the mean of its scores."""
     return [float(run["final"].mean()) for run in row.runs if run["final"] is not None]
+
+
+def final_text(row: Row) -> str:
+    """Mean and standard deviation of final_means and, in small print, of how many seeds they are
+    where others have none."""
+    means = final_means(row)
+    text = mean_text(means)
+    if 0 < len(means) < len(row.seeds):
+        text += f"\n{len(means)} of {len(row.seeds)} seeds"
+    return text
 
 
 def methods_scores(rows, names, pick) -> dict[str, dict[tuple, np.ndarray]]:
@@ -997,7 +1119,7 @@ def page_key(row: Row) -> str:
     return "other"
 
 
-def score_page(rows: list[Row], pick: str, absent: dict) -> Page:
+def score_page(rows: list[Row], pick: str, plans: Plans) -> Page:
     """All about the runs on D4RL's own files, on Minari's, on OGBench's, or about all others."""
     d4rl = rows[0].d4rl
     key = page_key(rows[0])
@@ -1012,7 +1134,7 @@ def score_page(rows: list[Row], pick: str, absent: dict) -> Page:
         lead += "No file here has the SHA-256 of its task's D4RL file: no number is a D4RL score, "
         lead += "and none can be compared with the paper's."
     sections = [
-        score_section(rows, names, absent, d4rl),
+        score_section(rows, names, pick, plans),
         overall_section(rows, names, pick),
         curves_section(rows, names),
         bandit_section(rows),
@@ -1036,11 +1158,14 @@ def unended_line(results: dict) -> str:
     return f"{line}\n`python {results['algorithm']}.py --resume {folder}`"
 
 
-def missing_page(complaints: list[str], unended: list[dict], absent: dict[Path, str]) -> Page:
+def missing_page(
+    complaints: list[str], unended: list[dict], absent: dict[Path, str], without_score: list[str]
+) -> Page:
     """All that the other pages lack."""
     parts = {
         "Not ended": [unended_line(results) for results in unended],
         "Planned, without results": [f"{run_dir}: {state}" for run_dir, state in absent.items()],
+        "Finished, without a score": without_score,
         "Cannot be used, or repeated": complaints,
     }
     sections = []
@@ -1048,7 +1173,7 @@ def missing_page(complaints: list[str], unended: list[dict], absent: dict[Path, 
         if lines:
             sections.append(Section(title, "", [Table(["what"], [[line] for line in lines])]))
     total = sum(map(len, parts.values()))
-    lead = f"{total} files or runs are in none of the numbers." if total else "Nothing is missing."
+    lead = f"{total} files or runs are in none of the scores." if total else "Nothing is missing."
     return Page("missing", "Left out", lead, sections)
 
 
@@ -1064,14 +1189,15 @@ def make_pages(dirs, pick: str) -> list[Page]:
         warn(line)
 
     runs = load(dirs, complain)
-    absent = absent_runs(dirs, runs, complain)
+    sweeps = find_sweeps(dirs, runs, complain)
+    plans = Plans(absent_runs(sweeps), unplanned_runs(sweeps, runs))
     rows, unended = group(runs, pick, complain)
     pages = []
     for key in PAGES:
         own = [row for row in rows if page_key(row) == key]
         if own:
-            pages.append(score_page(own, pick, absent))
-    return [*pages, missing_page(complaints, unended, absent)]
+            pages.append(score_page(own, pick, plans))
+    return [*pages, missing_page(complaints, unended, plans.absent, unscored_runs(rows, pick))]
 
 
 def report(options: Arguments) -> None:

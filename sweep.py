@@ -48,7 +48,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 from signal import SIG_DFL, SIGINT, SIGTERM, signal
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import filelock
 import tyro
@@ -68,6 +68,8 @@ from sweeps.slurm import array_script, submit
 ROOT = Path(__file__).resolve().parent
 OWN_FLAGS = ("env_id", "seed", "run_dir", "dataset_path", "resume")  # which a sweep sets itself
 INTERRUPTED = (128 + SIGINT, 128 + SIGTERM, -SIGINT, -SIGTERM)  # exit codes
+WHOSE = {"algorithm": str, "seed": int, "args": dict}  # keys of results.json that say whose it is
+TAKES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 STOPPING = b"stopping after this update"  # a script's own words when it has got a signal
 
 
@@ -100,13 +102,17 @@ def flag_words(flags):
 def script_args(run, words, where):
     """The complete arguments of a script for its command line, as it would check them itself."""
     script = import_module(run.script)
-    known = [field.name for field in fields(script.Args)]
-    for name in run.flags:
+    known = {field.name: field.type for field in fields(script.Args)}
+    for name, value in run.flags.items():
         if name in OWN_FLAGS:
             raise ArgumentError(f"{where}: `{name}` is not a flag for [flags]: the sweep sets it")
         if name not in known:
             hint = near(name, known)
             raise ArgumentError(f"{where}: {run.script}.py has no flag `{name}`; {hint}")
+        if not fits(value, known[name]):
+            choices = " or ".join(map(repr, get_args(known[name])))
+            takes = choices or TAKES[known[name]]
+            raise ArgumentError(f"{where}: {run.script}.py: `{name}` is {value!r}; give {takes}")
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
@@ -120,24 +126,48 @@ def script_args(run, words, where):
         raise ArgumentError(f"{where}: {run.script}.py: {error}") from error
 
 
+def fits(value, kind):
+    """Whether a flag of some type takes a value of a TOML file, whose text is the script's word."""
+    choices = get_args(kind)
+    if choices:
+        return value in choices
+    if kind is bool or isinstance(value, bool):
+        return kind is bool and isinstance(value, bool)
+    try:
+        kind(str(value))
+    except ValueError:
+        return False
+    return True
+
+
 def prepare(sweep, out, data) -> list[Job]:
     """The sweep's runs, each checked by its own script and against what lies in its folder.
     ArgumentError before anything has started."""
+    jobs = checked_jobs(sweep, out, data_files(sweep, data))
+    for job in jobs:
+        refuse_another(job)
+    return jobs
+
+
+def checked_jobs(sweep, out, data_paths) -> list[Job]:
+    """The sweep's runs with their arguments, as their scripts check them. A seed changes nothing in
+    the others, and one that is too large is the largest of its kind: the last."""
+    jobs = []
+    for run, data_path in zip(sweep.runs, data_paths, strict=True):
+        jobs.append(Job(run, out / run.folder, data_path, None, sweep.final_episodes))
+    last = {job.run.kind: job for job in jobs}
+    args = {}
+    for kind, job in last.items():
+        args[kind] = script_args(job.run, start_words(job), sweep.path)
+    return [replace(job, args=replace(args[job.run.kind], seed=job.run.seed)) for job in jobs]
+
+
+def data_files(sweep, data):
+    """For each run the file of its task below --data, '' where the sweep names none; where it names
+    none at all, that is said."""
     if data and not any(run.data for run in sweep.runs):
         print(f"--data is not used: {sweep.path} has no [data]", file=sys.stderr)
-    jobs = []
-    checked = {}  # a seed changes nothing in the other arguments
-    for run in sweep.runs:
-        data_path = ""
-        if run.data:
-            data_path = data_file(run, data, sweep.path)
-        job = Job(run, out / run.folder, data_path, None, sweep.final_episodes)
-        key = (run.script, run.env_id, run.variant)
-        if key not in checked:
-            checked[key] = script_args(run, start_words(job), sweep.path)
-        jobs.append(replace(job, args=replace(checked[key], seed=run.seed)))
-        refuse_another(jobs[-1])
-    return jobs
+    return [data_file(run, data, sweep.path) if run.data else "" for run in sweep.runs]
 
 
 def data_file(run, data, path):
@@ -160,9 +190,15 @@ def refuse_another(job):
     if results is None and any(job.run_dir.glob("checkpoint*.pt")):
         with contextlib.suppress(ValueError):  # a resume will say what is wrong with it
             results = script.load_checkpoint(job.run_dir)["results"]
-    if not results or not isinstance(results.get("args"), dict):
+    if results is None:
         return
-    theirs = script.OLDER | results["args"]
+    lacking = [key for key, kind in WHOSE.items() if not isinstance(results.get(key), kind)]
+    if lacking:
+        raise ArgumentError(
+            f"{job.run_dir} holds no results of a run (no {', '.join(lacking)} in results.json); "
+            "give another --out, or move it away"
+        )
+    theirs = script.OLDER | results["args"] | {"seed": results["seed"]}
     theirs |= {"algorithm": results.get("algorithm"), "ablation": results.get("variant", "")}
     ours = vars(job.args) | {"algorithm": job.run.script, "ablation": ""}
     ignored = {"run_dir", "resume"} | script.FREE - {"num_updates", "dataset_path"}
@@ -401,10 +437,10 @@ class StatusOptions(Options):
 def run(options) -> int:
     """python sweep.py run"""
     sweep, jobs = load(options)
+    slots = gpu_slots(options, len(jobs))
     if options.dry_run:
         print_commands(jobs)
         return 0
-    slots = gpu_slots(options, len(jobs))
     has_gpu = import_module("torch").cuda.is_available()
     if options.gpus and not has_gpu:
         raise ArgumentError(f"--gpus {options.gpus}: there is none on this machine; leave it out")
@@ -451,12 +487,31 @@ def slurm(options) -> int:
 def status(options) -> int:
     """python sweep.py status"""
     sweep = read_sweep(options.sweep)
-    progress = Progress(sweep, options.out or Path("runs", sweep.name))
-    states = progress.states()
+    out = options.out or Path("runs", sweep.name)
+    check_out(out)
+    if options.out and not out.exists():
+        raise ArgumentError(f"--out {out} does not exist; name the folder of the sweep's runs")
+    if options.data:
+        data_files(sweep, options.data)
+    progress = Progress(sweep, out)
+    others = other_runs(sweep, out)
+    states = progress.states() | dict.fromkeys(others, "another run")
     progress.print_table(states)
-    for line in progress.complaints(states):
+    for line in [*progress.complaints(states), *others.values()]:
         print(line)
     return 0
+
+
+def other_runs(sweep, out) -> dict[Path, str]:
+    """{folder: why `run` refuses it}; of data the names are enough."""
+    begun = replace(sweep, runs=[run for run in sweep.runs if (out / run.folder).is_dir()])
+    others = {}
+    for job in checked_jobs(begun, out, [run.data for run in begun.runs]):
+        try:
+            refuse_another(job)
+        except ArgumentError as error:
+            others[job.run.folder] = str(error)
+    return others
 
 
 def load(options, index=None):
@@ -468,13 +523,23 @@ def load(options, index=None):
             raise ArgumentError(f"INDEX is {index}: {sweep.path} has the runs 0 to {last}")
         sweep = replace(sweep, runs=[sweep.runs[index]])
     options.out = options.out or Path("runs", sweep.name)
+    check_out(options.out)
     return sweep, prepare(sweep, options.out, options.data)
+
+
+def check_out(out):
+    """ArgumentError where no folder can be, because a file is in its place or above it."""
+    for place in (out, *out.parents):
+        if place.exists() and not place.is_dir():
+            raise ArgumentError(f"--out {out}: {place} is a file; name a folder")
 
 
 def gpu_slots(options, most):
     """For each of the processes at a time, which GPUs it may see: one of --gpus, or none."""
     if options.workers < 0 or options.per_gpu < 1:
         raise ArgumentError("--workers counts from 0 (as many as fit) and --per-gpu from 1")
+    if options.per_gpu > 1 and not options.gpus:
+        raise ArgumentError(f"--per-gpu {options.per_gpu}: of which GPUs? Add --gpus, as in 0,1")
     if options.gpus:
         slots = options.gpus.split(",") * options.per_gpu
     else:

@@ -31,6 +31,7 @@ import tyro
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 import gtp_offline  # noqa: E402
+from sweeps.reader import ArgumentError  # noqa: E402
 
 # Arguments that say where and how something runs; a finished run serves any of them
 EQ_14 = {  # weights and critic as the paper's Eqs. 14 and 16 have them, whatever the defaults
@@ -83,6 +84,14 @@ class Variant:
     replaced: dict[str, Callable] = field(default_factory=dict)
     table: int = 0  # the paper's table that it belongs to; 0: none
     row: str = ""  # what that table calls it; empty: it is not there
+
+
+class StoppedError(ValueError):
+    """A signal has ended a training, which is saved; with the exit code, 128 + signal."""
+
+    def __init__(self, text: str, exit_code: int):
+        super().__init__(text)
+        self.exit_code = exit_code
 
 
 # ---- runs --------------------------------------------------------------------------------------
@@ -188,7 +197,8 @@ def run(title: str, variant: Variant, seed: int, options: Options) -> dict:
         train(title, variant, args)
         results = json.loads(file.read_text())
     if results["status"] == "interrupted":
-        raise ValueError(f"{folder} is interrupted; the same command goes on from there")
+        text = f"{folder} is interrupted; the same command goes on from there"
+        raise StoppedError(text, results["exit_code"])
     about = {"variant": title, "table": variant.table, "row": variant.row}  # for tables.py
     if any(results.get(key) != value for key, value in about.items()):
         results |= about
@@ -447,14 +457,22 @@ def printed_scores(variants: dict[str, Variant]) -> dict[str, str]:
     return {title: paper.TABLE_3[row] for title, row in rows.items() if row in paper.TABLE_3}
 
 
+def exit_code(error: Exception) -> int:
+    """Of what `main` has caught."""
+    if isinstance(error, StoppedError):
+        return error.exit_code
+    return 2 if isinstance(error, ArgumentError) else 1
+
+
 def main(function: Callable, kind: type, argv=None) -> int:
-    """Parse the options, call function(options) -> exit code: 0, 1 for what cannot be done, 130."""
+    """Parse the options, call function(options) -> exit code: 0, 1 for what cannot be done, 2 for
+    a folder of runs that does not exist, 128 + signal."""
     options = tyro.cli(kind, args=argv)
     try:
         function(options)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return exit_code(error)
     except KeyboardInterrupt:  # not in a training, which ends in good order
         return 128 + SIGINT
     return 0

@@ -105,10 +105,13 @@ class Arguments:
 
 
 def score_text(row: Row) -> str:
-    """The score, and how many seeds have none because they diverged."""
+    """The score, and how many seeds have none because they diverged, or of others beside them."""
     text = mean_text(row.scores.values())
     if row.diverged:
         text += f" ({len(row.diverged)} of {len(row.seeds)} diverged)"
+    unscored = {*row.seeds} - {*row.diverged} - {*row.scores}
+    if unscored and row.scores and row.task not in paper.SUITES:
+        text += f" ({len(unscored)} of {len(row.seeds)} without a score)"
     return text
 
 

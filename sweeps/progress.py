@@ -15,7 +15,16 @@ MOST_ATTEMPTS = 2
 COLUMNS = ("run", "state", "updates", "updates/s", "ETA", "last", "best")
 SHOWN = ("status", "updated", "update", "num_updates", "updates_per_second")
 SHOWN += ("last", "best", "best_by", "early_stop")  # keys of results.json
-URGENT = ("failed", "running", "scoring", "starting", "lost", "diverged", "interrupted")
+URGENT = (
+    "another run",
+    "failed",
+    "running",
+    "scoring",
+    "starting",
+    "lost",
+    "diverged",
+    "interrupted",
+)
 
 
 def read_json(file):
@@ -33,8 +42,10 @@ def read_results(run_dir):
 
 
 def number(value) -> float:
-    """A number as it is, and 0 for what should be one and is not."""
-    return value if isinstance(value, int | float) else 0
+    """A number as it is, and 0 for what should be one and is not, or has no bound."""
+    if not isinstance(value, int | float):
+        return 0
+    return value if abs(value) <= sys.float_info.max else 0
 
 
 def state_of(results) -> str:
@@ -150,7 +161,8 @@ class Progress:
         rate = number(results.get("updates_per_second"))
         left = ""
         if state == "running" and rate and total:
-            left = str(timedelta(seconds=round((total - update) / rate)))
+            with contextlib.suppress(OverflowError):  # more than timedelta can hold
+                left = str(timedelta(seconds=round((total - update) / rate)))
         scores = []
         for key in ("last", "best"):
             evaluation = results.get(key)

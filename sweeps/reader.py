@@ -46,6 +46,11 @@ class Run:
         parts = (self.script, self.env_id, self.variant, str(self.seed))
         return Path(*(re.sub("[/:]", "-", part) for part in parts))
 
+    @property
+    def kind(self) -> tuple[str, str, str]:
+        """What it shares with the runs of other seeds."""
+        return self.script, self.env_id, self.variant
+
 
 @dataclass(frozen=True)
 class Sweep:
@@ -69,6 +74,10 @@ def read_sweep(path) -> Sweep:
     flags = value_of(table, "flags", dict, {}, path)
     data = value_of(table, "data", dict, {}, path)
     variants = value_of(table, "variants", dict, {"default": {}}, path)
+    if not variants:
+        raise ArgumentError(
+            f"{path}: `variants` is empty; name one, [variants.NAME], or leave it out"
+        )
     runs = []
     for name in variants:
         variant = value_of(variants, name, dict, {}, f"{path}: variants")

@@ -476,6 +476,21 @@ def test_a_variant_is_continued_by_its_own_command_alone(tmp_path):
     assert found["last"] == done["last"]
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_ablation_that_a_signal_ends_says_which(tmp_path, monkeypatch, capsys, number):
+    """In a training, which is saved: 130 or 143."""
+
+    def interrupting(*given, **named):
+        os.kill(os.getpid(), number)
+        return consistency_loss(*given, **named)
+
+    consistency_loss = gtp.consistency_loss
+    monkeypatch.setattr(gtp, "consistency_loss", interrupting)
+    argv = ["--quick", "--num-updates", "8", "--out", str(tmp_path), "--only", "GTP"]
+    assert experiment.main(shortcut.run, shortcut.Arguments, argv) == 128 + number
+    assert "is interrupted; the same command goes on from there" in capsys.readouterr().err
+
+
 def test_results_without_table_and_row_get_them(tmp_path):
     """A run of the time before them is labelled by the same command, and not trained again."""
     argv = "--quick", "--num-updates", 8, "--only", "averaged", "--out", tmp_path

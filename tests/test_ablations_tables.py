@@ -373,8 +373,10 @@ def test_a_bad_file_is_one_warning_and_the_others_count(tmp_path, capsys, conten
 
 
 def test_nothing_to_tabulate_is_an_error_with_a_remedy(tmp_path, capsys):
-    for path, words in ((tmp_path, "train first"), (tmp_path / "absent", "does not exist")):
-        assert main(tables.run, tables.Arguments, [str(path)]) == 1
+    """Exit code 2 for a wrong argument, as of report.py."""
+    absent = tmp_path / "absent"
+    for path, code, words in ((tmp_path, 1, "train first"), (absent, 2, "does not exist")):
+        assert main(tables.run, tables.Arguments, [str(path)]) == code
         error = capsys.readouterr().err
         assert error.startswith("error: ") and words in error and str(path) in error
     save(tmp_path, results(1, status="running"))
@@ -432,3 +434,11 @@ def test_quick(tmp_path, capsys, monkeypatch):
     ((head, (row,)),) = rows_of(out.read_text()).items()
     assert head.startswith("Other runs on random.npz (not D4RL's") and row["seeds"] == "0, 1"
     assert "num_updates=60" in row["settings"] and "±" in row["energy score"]
+
+
+def test_a_finished_run_without_a_score_is_counted(tmp_path):
+    """The mean of 90 and 100 is of two of the three seeds."""
+    last = {"update": 20, "normalized_score": None, "energy_score": 0.3}
+    found = tabulate(tmp_path, results(90), results(95, seed=1, last=last), results(100, seed=2))
+    (row,) = found["Table 2: offline RL"]
+    assert row["score"] == "95.0 ± 5.0 (1 of 3 without a score)"

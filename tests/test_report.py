@@ -242,6 +242,41 @@ def test_without_final_scores_nothing_is_said_of_them(tmp_path, plain):
     assert "`final`" not in text and "Tuning online" not in text
 
 
+FINAL = {"env_id": HOPPER, "num_steps": 5, "num_candidates": 1, "seed": 0, "scores": [10.0, 20.0]}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "own"),
+    [
+        ("env_id", CHEETAH, HOPPER),
+        ("num_steps", 2, 5),
+        ("num_candidates", 50, 1),
+        ("seed", 1, 0),
+    ],
+)
+def test_final_scores_of_another_run_are_left_out(tmp_path, plain, capsys, key, value, own):
+    """Mean 15 of the own ones; of another run's, none."""
+    save(tmp_path / "runs", results(90))
+    file = tmp_path / "runs" / "run0" / "final_scores.json"
+    file.write_text(json.dumps(FINAL))
+    _, page = make(tmp_path)
+    assert cells(page.rows["d4rl"], "GTP", "0")[2] == "15.0"
+    assert "warning" not in capsys.readouterr().err
+    file.write_text(json.dumps(FINAL | {key: value}))
+    _, page = make(tmp_path)
+    assert "final" not in page.rows["d4rl"][0]
+    said = f"final_scores.json is left out, no scores of episodes ({key} is {value}, the run's is"
+    assert f"{said} {own})" in page.words["missing"]
+    assert said in capsys.readouterr().err
+
+
+def test_final_scores_say_of_how_many_seeds_they_are(tmp_path, plain):
+    save(tmp_path / "runs", *[results(90, seed=seed) for seed in range(3)])
+    add_final(tmp_path, run0=[10], run2=[30])
+    _, page = make(tmp_path)
+    assert page.rows["d4rl"][2][4] == "20.0 ± 10.0\n2 of 3 seeds"
+
+
 @pytest.mark.parametrize(
     "content", ["{", "[]", "3", '{"scores": []}', '{"scores": null}', '{"scores": [[1]]}',
         '{"scores": [1, null]}', '{"scores": ["x"]}', '{"other": 1}'],
@@ -412,6 +447,34 @@ def test_diverged_seeds_are_named_and_no_others_are_expected(tmp_path, plain):
     assert "1 diverged run left out." in page.words["d4rl"]
 
 
+@pytest.mark.parametrize("score", [None, float("nan"), "12", ...])
+def test_a_finished_run_without_a_score_is_named(tmp_path, plain, score):
+    """The mean of 90 and 100 is of two seeds, and the row says so."""
+    nothing = {} if score is ... else {"normalized_score": score}
+    last = {"update": 20, "energy_score": 0.3} | nothing
+    runs = [results(90), results(95, seed=1, last=last), results(100, seed=2)]
+    _, page = make(tmp_path, *runs)
+    row = page.rows["d4rl"][2]
+    assert row[1:3] == ["0, 1, 2\nno score: 1", "95.0 ± 5.0"]
+    assert "run1/results.json: no normalized_score in its last" in page.words["missing"]
+    assert "Nothing is missing" not in page.words["missing"]
+
+
+def test_a_finished_run_without_an_evaluation_is_named(tmp_path, plain):
+    """In the evaluation that counts, and in another that the page shows."""
+    runs = [results(90), results(95, seed=1, last=None), results(100, seed=2, best=None)]
+    _, page = make(tmp_path, *runs)
+    row = page.rows["d4rl"][2]
+    assert row[1] == "0, 1, 2\nno score: 1\nno score in best: 2"
+    assert row[2:4] == ["95.0 ± 5.0", "97.5 ± 2.5"]
+
+
+def test_nobody_expects_a_selected_evaluation_of_gtp(tmp_path, plain):
+    _, page = make(tmp_path, results(90), pick="selected")
+    assert page.rows["d4rl"][2][1] == "0"
+    assert "Nothing is missing" in page.words["missing"]
+
+
 def test_a_run_that_early_stop_ended_says_where(tmp_path, plain):
     early = {"early_stop": [3.0, 4.0], "num_updates": 100_000}
     stopped = results(90, "diffusion_ql", update=50_000, **early)
@@ -421,6 +484,17 @@ def test_a_run_that_early_stop_ended_says_where(tmp_path, plain):
     assert rows[2][1] == "0, 1\nseed 0: early stop at 50,000"
     runs = [row for row in rows if row[:1] == ["D-QL, 50 candidates"] and len(row) == 5][-2:]
     assert [row[2] for row in runs] == ["finished\nearly stop at 50,000", "finished"]
+
+
+def test_a_linked_folder_is_followed_and_a_loop_ends(tmp_path, plain):
+    """Seed 1 lies on another disk; a link back to the runs counts nothing twice."""
+    save(tmp_path / "elsewhere", results(100, seed=1))
+    save(tmp_path / "runs", results(90))
+    (tmp_path / "runs" / "linked").symlink_to(tmp_path / "elsewhere" / "run0")
+    (tmp_path / "runs" / "run0" / "loop").symlink_to(tmp_path / "runs")
+    _, page = make(tmp_path)
+    assert cells(page.rows["d4rl"], "GTP", "0, 1")[0] == "95.0 ± 5.0"
+    assert "Nothing is missing" in page.words["missing"]
 
 
 def test_a_run_that_another_repeats_is_named(tmp_path, plain):
@@ -453,11 +527,28 @@ def test_missing_is_what_a_sweep_has_planned_and_what_has_no_results(tmp_path, p
     assert [row[1] for row in page.rows["other"][2:4]] == ["0\nmissing: 1, 2", "9"]
 
 
+def test_a_seed_that_was_taken_out_of_the_sweep_is_named(tmp_path, plain):
+    """Seed 1 was in the file when it ran."""
+    folder = tmp_path / "runs"
+    for seed in (0, 1, 2):
+        run_dir = folder / "gtp_bc" / "multigoal-v0" / "default" / str(seed)
+        run_dir.mkdir(parents=True)
+        run = results(90, "gtp_bc", "multigoal-v0", seed, sha256=OTHER)
+        (run_dir / "results.json").write_text(json.dumps(run))
+    plan = 'scripts = ["gtp_bc"]\ntasks = ["multigoal-v0"]\nseeds = {}\n'
+    (folder / "my.toml").write_text(plan.format([0, 2]))
+    _, page = make(tmp_path)
+    assert page.rows["other"][2][1] == "0, 1, 2\nnot in my.toml: 1"
+    (folder / "more.toml").write_text(plan.format([1]))
+    _, page = make(tmp_path)
+    assert page.rows["other"][2][1] == "0, 1, 2"
+
+
 def test_missing_agrees_with_the_status_of_the_sweep(tmp_path):
     """Without any results in the sweep's own folder all of it is missing."""
     plan = 'scripts = ["gtp_bc"]\ntasks = ["multigoal-v0"]\nseeds = [0, 1]\n'
     (tmp_path / "my.toml").write_text(plan)
-    absent = report.absent_runs([tmp_path], [])
+    absent = report.absent_runs(report.find_sweeps([tmp_path], []))
     states = progress.Progress(read_sweep(tmp_path / "my.toml"), tmp_path).states()
     assert absent == {tmp_path / name: f"{state} (my.toml)" for name, state in states.items()}
     assert len(absent) == 2
@@ -484,7 +575,7 @@ def test_what_a_file_lacks_is_named(tmp_path):
         report.read(file)
 
 
-ODD = (None, True, 3, 2.5, float("nan"), "x", [], [3], [None], {}, {"x": None})
+ODD = (None, True, 3, 10**400, 2.5, float("nan"), "x", [], [3], [None], {}, {"x": None})
 
 
 def test_no_odd_value_makes_the_report_fail(tmp_path, plain):

@@ -103,6 +103,7 @@ flags = { tau = 0.2, gtp_bc.num_updates = 4 }
         ("seeds", "flags = 3\nseeds", "`flags` is 3; give a table"),
         ("seeds", "flags.gtp_ac.eta = 1\nseeds", "no script or task of this sweep is `gtp_ac`"),
         ("seeds", "variants.a.flag = {}\nseeds", "variants.a: unknown key `flag`; did you mean fl"),
+        ("seeds", "variants = {}\nseeds", "`variants` is empty; name one, [variants.NAME]"),
         ("seeds", "variants.'a/b' = {}\nseeds", "name it by letters"),
         ("seeds", "variants.'..' = {}\nseeds", "name it by letters"),
         ("seeds", "data.multigoal-v1 = 'x'\nseeds", "unknown task `multigoal-v1`; did you mean"),
@@ -172,10 +173,16 @@ def prepare(path, data=None):
         ("num_update = 3", "gtp_bc.py has no flag `num_update`; did you mean num_updates"),
         ("gtp_bc.eta = 3", "gtp_bc.py has no flag `eta`"),
         ("seed = 3", "`seed` is not a flag for [flags]: the sweep sets it"),
-        ("num_updates = 'many'", "gtp_bc.py"),
+        ("num_updates = 'many'", "gtp_bc.py: `num_updates` is 'many'; give a whole number"),
+        ("num_updates = 2.5", "`num_updates` is 2.5; give a whole number"),
+        ("num_updates = true", "`num_updates` is True; give a whole number"),
+        ("tau = [0.5]", "`tau` is [0.5]; give a number"),
+        ("compile = 1", "`compile` is 1; give true or false"),
+        ("compile = 'true'", "`compile` is 'true'; give true or false"),
+        ("wandb_project = false", "`wandb_project` is False; give a text"),
         ("tau = 7", "--tau is 7.0; give a number from 0 to 1"),
-        ("t_sampling = 'normal'", "lognormal"),
-        ("num_updates = [1, 2]", "gtp_bc.py"),
+        ("t_sampling = 'normal'", "is 'normal'; give 'lognormal' or 'uniform'"),
+        ("num_updates = [1, 2]", "`num_updates` is [1, 2]; give a whole number"),
     ],
 )
 def test_a_bad_flag_is_refused_before_anything_starts(write, capfd, flag, words):
@@ -186,6 +193,13 @@ def test_a_bad_flag_is_refused_before_anything_starts(write, capfd, flag, words)
     assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
     assert not (path.parent / "out").exists()
+
+
+def test_every_seed_of_a_list_is_checked(write):
+    """2^63 - 1 is the largest that torch takes."""
+    assert len(prepare(write(SMALL.replace("1, 0", f"3, {2**63 - 1}")))) == 4
+    with pytest.raises(ArgumentError, match=f"--seed is {2**63}; give a number from 0 to"):
+        prepare(write(SMALL.replace("1, 0", f"3, {2**63}, 4")))
 
 
 def test_an_unknown_task_is_refused_with_near_ones(write):
@@ -223,6 +237,7 @@ def put(job, **changes):
     """results.json of a finished run of these arguments, but for changes."""
     args = json.loads(json.dumps(asdict(job.args)).replace("Infinity", '"inf"'))
     results = {"algorithm": job.run.script, "variant": "", "status": "finished", "args": args}
+    results |= {"seed": job.run.seed}
     results |= {"update": job.args.num_updates, "num_updates": job.args.num_updates}
     results |= {"updates_per_second": 2.0, "updated": time.time(), "best_by": "energy_score"}
     results |= {"last": {"energy_score": 2.25}, "best": {"energy_score": 1.5}}
@@ -241,6 +256,9 @@ def put(job, **changes):
         ({"args": {"max_weight": 3.0}}, "max_weight 3.0, not inf"),
         ({"algorithm": "gtp_bc"}, "algorithm 'gtp_bc', not 'gtp_offline'"),
         ({"variant": "shortcut"}, "ablation 'shortcut', not ''"),
+        ({"seed": 7}, "seed 7, not 0"),
+        ({"seed": None}, "holds no results of a run (no seed in results.json); give another --out"),
+        ({"algorithm": None}, "(no algorithm in results.json)"),
     ],
 )
 def test_a_folder_of_another_sweep_is_refused_with_the_difference(write, changes, words):
@@ -253,6 +271,19 @@ def test_a_folder_of_another_sweep_is_refused_with_the_difference(write, changes
         prepare(path)
     assert words in str(caught.value)
     assert str(job.run_dir) in str(caught.value)
+
+
+def test_a_finished_file_of_something_else_is_refused(write, monkeypatch, capsys):
+    """Not counted as a finished run."""
+    path = write()
+    out = path.parent / "out"
+    for job in prepare(path):
+        job.run_dir.mkdir(parents=True)
+        (job.run_dir / "results.json").write_text('{"status": "finished"}')
+    assert main(monkeypatch, "run", path, "--out", out) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    said = "holds no results of a run (no algorithm, seed, args in results.json)"
+    assert line.startswith(f"error: {out}/gtp_bc/multigoal-v0/default/0 {said}")
 
 
 def test_without_results_a_checkpoint_says_what_a_folder_holds(write, monkeypatch):
@@ -307,6 +338,8 @@ JUNK |= {"updates_per_second": "inf", "best": {"a": "b"}, "best_by": "a"}
         '{"status": "finished"}',
         '{"status": ["finished"], "args": {"tau": [1]}, "algorithm": 1}',
         json.dumps(JUNK),
+        json.dumps(dict.fromkeys(JUNK, 10**400) | {"status": "running"}),
+        json.dumps(dict.fromkeys(JUNK, float("nan")) | {"status": "running"}),
         "\udce4",
     ],
 )
@@ -319,6 +352,13 @@ def test_results_that_are_no_results_are_no_traceback(write, text):
     known = progress.Progress(read_sweep(write()), job.run_dir.parents[3])
     states = known.states({job.run.folder})
     assert known.row(job.run.folder, states[job.run.folder])[2:] in EMPTY
+
+
+def test_an_end_beyond_all_time_is_left_out(write):
+    job = prepare(write())[0]
+    put(job, status="running", num_updates=1e300)
+    known = progress.Progress(read_sweep(write()), job.run_dir.parents[3])
+    assert known.row(job.run.folder, "running")[4] == ""
 
 
 EMPTY = [[""] * 5, ["", "", "", "", "0"]]
@@ -598,6 +638,11 @@ def test_data_that_nothing_asks_for_is_said(write, tmp_path, capsys):
     assert "--data is not used" in capsys.readouterr().err
 
 
+def test_status_says_that_it_does_not_use_data(write, monkeypatch, capsys, tmp_path):
+    assert main(monkeypatch, "status", write(), "--out", tmp_path, "--data", "/nope") == 0
+    assert "--data is not used" in capsys.readouterr().err
+
+
 def main(monkeypatch, *words):
     monkeypatch.setattr(sys, "argv", ["sweep.py", *map(str, words)])
     return sweep.main()
@@ -642,6 +687,14 @@ def test_exit_codes_of_run(fake, write, monkeypatch, capsys, tmp_path):
         (["run", "none.toml"], "error: none.toml cannot be read"),
         (["run", "{sweep}", "--workers", "-1"], "error: --workers counts from 0"),
         (["run", "{sweep}", "--per-gpu", "0"], "error: --workers counts from 0"),
+        (["run", "{sweep}", "--workers", "-1", "--dry-run"], "error: --workers counts from 0"),
+        (["run", "{sweep}", "--per-gpu", "3"], "error: --per-gpu 3: of which GPUs? Add --gpus"),
+        (["run", "{sweep}", "--out", "{sweep}"], "error: --out {sweep}: {sweep} is a file; name a"),
+        (["run", "{sweep}", "--out", "{sweep}/a"], "--out {sweep}/a: {sweep} is a file"),
+        (["work", "{sweep}", "0", "--out", "{sweep}"], "{sweep} is a file; name a folder"),
+        (["status", "{sweep}", "--out", "{sweep}"], "{sweep} is a file; name a folder"),
+        (["status", "{sweep}", "--out", "none"], "error: --out none does not exist; name the"),
+        (["status", "data.toml", "--data", "none"], "error: none/a.npz, which data.toml names for"),
         (["work", "{sweep}", "4"], "has the runs 0 to 3"),
         (["work", "{sweep}", "-1"], "has the runs 0 to 3"),
         (["slurm", "{sweep}", "--partition", "p", "--time", "1", "--gpus", "-1"], "--gpus"),
@@ -649,10 +702,11 @@ def test_exit_codes_of_run(fake, write, monkeypatch, capsys, tmp_path):
 )
 def test_wrong_arguments_are_one_line_and_exit_code_2(write, monkeypatch, capsys, words, said):
     path = str(write())
+    write(f"{SMALL}[data]\nmultigoal-v0 = 'a.npz'\n", "data.toml")
     monkeypatch.chdir(path.rpartition("/")[0])
     assert main(monkeypatch, *[word.replace("{sweep}", path) for word in words]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert said in line
+    assert said.replace("{sweep}", path) in line
 
 
 def test_status_shows_a_line_for_each_run(write, monkeypatch, capsys):
@@ -672,6 +726,26 @@ def test_status_shows_a_line_for_each_run(write, monkeypatch, capsys):
     assert rows["gtp_offline/multigoal-v0/default/0"] == finished
     assert rows["gtp_offline/multigoal-v0/default/1"] == ["waiting"]
     assert any("gtp_bc/multigoal-v0/default/1 diverged" in line for line in lines[6:])
+
+
+def test_status_names_what_run_would_refuse(write, monkeypatch, capsys):
+    """A file that was changed after its runs, as `hidden_dim` here, and what is no run at all; a
+    data file is known by its name alone."""
+    path = write(f"{SMALL}[data]\nmultigoal-v0 = 'a.npz'\n")
+    (path.parent / "a.npz").write_bytes(b"")
+    jobs = prepare(path, path.parent)
+    put(jobs[0])
+    put(jobs[1], args={"hidden_dim": 16})
+    jobs[2].run_dir.mkdir(parents=True)
+    (jobs[2].run_dir / "results.json").write_text('{"status": "finished"}')
+    out = path.parent / "out"
+    assert main(monkeypatch, "status", path, "--out", out) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].strip() == "some, 4 runs: 2 another run, 1 finished, 1 waiting"
+    rows = {line.split("  ")[0].strip(): line for line in lines[2:6]}
+    assert " another run " in rows["gtp_offline/multigoal-v0/default/0"]
+    assert any("hidden_dim 16, not 256" in line for line in lines)
+    assert any("holds no results of a run" in line for line in lines)
 
 
 def test_status_says_that_early_stop_ended_a_run(write, monkeypatch, capsys):
