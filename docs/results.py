@@ -93,9 +93,9 @@ def draw(runs, path, title):
     for position, (label, seeds) in enumerate(sorted(runs.items())):
         updates, minutes, scores = curves(seeds)
         band = (scores.min(0), scores.max(0))
-        draw_line(left, position, label, updates, scores.mean(0), band)
+        draw_line(left, position, label, updates / 1_000, scores.mean(0), band)
         draw_line(right, position, label, minutes, scores.mean(0), band)
-    left.set(xlabel="updates", ylabel="score: mean, range of the seeds")
+    left.set(xlabel="thousands of updates", ylabel="score: mean, range of the seeds")
     right.set(xlabel="minutes of training")
     for axis in (left, right):
         axis.grid(alpha=0.25)
