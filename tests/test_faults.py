@@ -117,7 +117,9 @@ def test_a_full_disk_is_one_line_and_leaves_the_checkpoint_of_before(small, monk
     monkeypatch.setattr("sys.argv", [*words, "--no-tensorboard"])
     assert gtp.main() == 1
     errors = [line for line in capsys.readouterr().err.split("\n") if line.startswith("error")]
-    assert errors == ["error: [Errno 28] No space left on device"]
+    reason = "([Errno 28] No space left on device); what was there is kept"
+    assert errors == [f"error: {folder}/results.json cannot be written {reason}"]
+    assert not list(folder.glob("*.partial"))
     monkeypatch.setattr(os, "fsync", fsync)
     saved = gtp.load_checkpoint(folder)["results"]["update"]
     assert 0 < saved < 60

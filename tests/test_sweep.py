@@ -365,17 +365,19 @@ EMPTY = [[""] * 5, ["", "", "", "", "0"]]
 
 
 @pytest.mark.parametrize(
-    ("results", "state"),
+    ("results", "age", "state"),
     [
-        (None, "waiting"),
-        ({"status": "running", "updated": time.time()}, "running"),
-        ({"status": "running", "updated": time.time() - 301}, "lost"),
-        ({"status": "running"}, "lost"),
-        ({"status": "interrupted", "updated": 0}, "interrupted"),
-        ({"status": "diverged", "updated": 0}, "diverged"),
+        (None, None, "waiting"),
+        ({"status": "running"}, 0, "running"),
+        ({"status": "running"}, 301, "lost"),
+        ({"status": "running"}, None, "lost"),
+        ({"status": "interrupted"}, 1e9, "interrupted"),
+        ({"status": "diverged"}, 1e9, "diverged"),
     ],
 )
-def test_the_state_of_a_run_is_in_its_results(results, state):
+def test_the_state_of_a_run_is_in_its_results(results, age, state):
+    if age is not None:  # seconds since its results were written
+        results = results | {"updated": time.time() - age}
     assert progress.state_of(results) == state
 
 
