@@ -489,8 +489,8 @@ def status(options) -> int:
     sweep = read_sweep(options.sweep)
     out = options.out or Path("runs", sweep.name)
     check_out(out)
-    if options.out and not out.exists():
-        raise ArgumentError(f"--out {out} does not exist; name the folder of the sweep's runs")
+    if not out.exists():
+        print(f"no run has begun: there is no folder {out}")
     if options.data:
         data_files(sweep, options.data)
     progress = Progress(sweep, out)

@@ -389,6 +389,13 @@ def job(write):
     return prepare(write(f"final_episodes = 9\n{SMALL}[flags]\ncheckpoint_freq = 3\n"))[0]
 
 
+def test_the_status_of_a_sweep_that_has_not_begun_says_so(write, monkeypatch, capsys, tmp_path):
+    out = tmp_path / "none"
+    assert main(monkeypatch, "status", write(), "--out", out) == 0
+    output = capsys.readouterr().out
+    assert f"no run has begun: there is no folder {out}\n" in output and "waiting" in output
+
+
 def test_a_run_without_results_is_started(job):
     command = sweep.next_command(job)
     assert command[0] == "gtp_bc.py"
@@ -695,7 +702,6 @@ def test_exit_codes_of_run(fake, write, monkeypatch, capsys, tmp_path):
         (["run", "{sweep}", "--out", "{sweep}/a"], "--out {sweep}/a: {sweep} is a file"),
         (["work", "{sweep}", "0", "--out", "{sweep}"], "{sweep} is a file; name a folder"),
         (["status", "{sweep}", "--out", "{sweep}"], "{sweep} is a file; name a folder"),
-        (["status", "{sweep}", "--out", "none"], "error: --out none does not exist; name the"),
         (["status", "data.toml", "--data", "none"], "error: none/a.npz, which data.toml names for"),
         (["work", "{sweep}", "4"], "has the runs 0 to 3"),
         (["work", "{sweep}", "-1"], "has the runs 0 to 3"),
