@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from offline_tasks.pages import draw_line  # noqa: E402
+from offline_tasks.pages import Table, draw_line, markdown_table  # noqa: E402
 
 RESULTS = ROOT / "docs" / "results"
 TARGET = "docs/results/PAGE/FOLDER/LABEL"
@@ -104,39 +104,58 @@ def draw(runs, path, title):
     figure.savefig(path)
 
 
+def listed(values):
+    """Values as text, between commas."""
+    return ", ".join(map(str, values))
+
+
 def table(runs, with_commands):
     """Markdown: of each label the last score by seed, the mean of the last two, its minutes."""
-    heads = ["", "seeds", "score at the end", "mean of the last two", "updates", "minutes"]
-    heads += ["command"] if with_commands else []
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    columns = ["", "seeds", "score at the end", "mean of the last two", "updates", "minutes"]
+    if with_commands:
+        columns.append("command")
+    rows = []
     for label, seeds in runs.items():
-        last = ", ".join(f"{score:.0f}" for score in scores_of(seeds, -1))
-        two = np.mean([scores_of(seeds, -2), scores_of(seeds, -1)])
+        last = scores_of(seeds, -1)
+        two = np.mean([scores_of(seeds, -2), last])
         updates = sorted({results["update"] for results in seeds})
         minutes = np.mean([results["seconds"] for results in seeds]) / 60
-        cells = [label, ", ".join(str(results["seed"]) for results in seeds), last, f"{two:.1f}"]
-        cells += [", ".join(f"{update:,}" for update in updates), f"{minutes:.1f}"]
+        cells = [
+            label,
+            listed(results["seed"] for results in seeds),
+            listed(f"{score:.0f}" for score in last),
+            f"{two:.1f}",
+            listed(f"{update:,}" for update in updates),
+            f"{minutes:.1f}",
+        ]
         if with_commands:
             cells.append(f"`{plain_command(seeds[0]['command'], UNTOLD)}`")
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append(cells)
+    return "\n".join(markdown_table(Table(columns, rows))).strip()
+
+
+def read_about(folder):
+    """The text of a folder's about.md and its first line, which is the title."""
+    text = (folder / "about.md").read_text().strip()
+    title = text.splitlines()[0].lstrip("# ")
+    return text, title
 
 
 def write_page(folder):
     """PAGE.md and its figures -> the page's part of README.md."""
-    about = (folder / "about.md").read_text().strip()
-    title = about.splitlines()[0].lstrip("# ")
+    about, title = read_about(folder)
     page = [about]
     short = [f"## [{title}]({folder.name}.md)"]
     for file in sorted(folder.glob("*/about.md")):
         section = file.parent
-        text = file.read_text().strip()
-        heading = text.splitlines()[0].lstrip("# ")
+        text, heading = read_about(section)
         runs = read(section)
         draw(runs, section.with_suffix(".png"), heading)
-        picture = f"![{heading}]({folder.name}/{section.name}.png)"
-        page += [text, picture, table(runs, with_commands=True)]
-        short += [f"**{heading}**", table(runs, with_commands=False)]
+        page.append(text)
+        page.append(f"![{heading}]({folder.name}/{section.name}.png)")
+        page.append(table(runs, with_commands=True))
+        short.append(f"**{heading}**")
+        short.append(table(runs, with_commands=False))
     folder.with_suffix(".md").write_text("\n\n".join(page) + "\n")
     return "\n\n".join(short)
 

@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 from shared_blocks import SCRIPTS
 
-FOLDERS = (".", "offline_tasks", "sweeps", "ablations", "benchmarks")
+FOLDERS = (".", "offline_tasks", "sweeps", "ablations", "benchmarks", "docs")
 FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("*.py"))
 OTHER_FILES = [path for path in FILES if path.name not in SCRIPTS]
 # ablations that replace a function of gtp_offline.py
