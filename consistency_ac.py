@@ -824,6 +824,7 @@ def one_graph(function):
         if not obs.is_cuda or len(obs) > 1:
             return function(obs, noise)
         if not graphs:
+            gc.collect()  # an older policy's graph, freed during a capture, would end it
             with torch.cuda.device(obs.device):
                 graphs.append(torch.cuda.make_graphed_callables(function, (obs, noise)))
         return graphs[0](obs, noise)
