@@ -25,6 +25,7 @@ docs/differences.md lists them, and the flags that undo them.
 """
 
 import contextlib
+import gc
 import hashlib
 import io
 import json

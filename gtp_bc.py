@@ -25,6 +25,7 @@ The losses are those of gtp_offline.py with all weights 1, which is what --eta 0
 """
 
 import contextlib
+import gc
 import hashlib
 import io
 import json
