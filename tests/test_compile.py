@@ -1,9 +1,12 @@
 """--compile and --cuda-graphs give the updates that eager PyTorch gives."""
 
+import contextlib
 import functools
+import gc
 import importlib
 import subprocess
 import sys
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -246,6 +249,45 @@ def test_a_benchmark_refuses_such_a_card(module, one_card, tmp_path, monkeypatch
     assert script.main(script.run, script.Arguments) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "cuda:99 is not to be had" in line and not (tmp_path / "out").exists()
+
+
+class Policy:
+    """In a cycle, as a captured function is: only the garbage collector frees it."""
+
+    def __init__(self):
+        self.itself = self
+
+
+class OnACard:
+    """A stand-in for one observation on a GPU."""
+
+    is_cuda = True
+    device = "cuda:0"
+
+    def __len__(self):
+        return 1
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_older_policies_are_freed_before_the_next_is_captured(name, monkeypatch):
+    """A graph that is freed during a capture ends it, with an error of CUDA."""
+    gc.disable()  # it must be asked, not come by itself
+    older = weakref.ref(Policy())
+    captured = []
+
+    def capture(function, inputs):
+        captured.append(older() is None)
+        return function
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", capture)
+    monkeypatch.setattr(torch.cuda, "device", contextlib.nullcontext)
+    obs = OnACard()
+    act = importlib.import_module(name).one_graph(lambda obs, noise: noise)
+    try:
+        assert (act(obs, 3), act(obs, 4)) == (3, 4)
+    finally:
+        gc.enable()
+    assert captured == [True]  # once, not for every action
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
