@@ -113,7 +113,7 @@ def replacing(module, functions: dict[str, Callable]):
 def prepare(options: Options, name: str) -> Options:
     """The options with a folder, the toy's data and what --quick means; ValueError for bad ones."""
     if options.seeds < 1:
-        raise ValueError(f"--seeds is {options.seeds}; it must be at least 1")
+        raise ArgumentError(f"--seeds is {options.seeds}; it must be at least 1")
     torch.set_num_threads(1)
     out = Path(options.out or f"runs/{name}")
     out.mkdir(parents=True, exist_ok=True)
@@ -314,7 +314,7 @@ def select(variants: dict[str, Variant], only: tuple[str, ...]) -> dict[str, Var
     for words in only:
         found = {title for title in variants if words in title}
         if not found:
-            raise ValueError(f"--only {words} is in none of {', '.join(variants)}")
+            raise ArgumentError(f"--only {words} is in none of {', '.join(variants)}")
         titles |= {words} if words in variants else found
     return {title: variant for title, variant in variants.items() if title in titles}
 
@@ -461,12 +461,13 @@ def exit_code(error: Exception) -> int:
     """Of what `main` has caught."""
     if isinstance(error, StoppedError):
         return error.exit_code
-    return 2 if isinstance(error, ArgumentError) else 1
+    wrong_arguments = (ArgumentError, gtp_offline.ArgumentError)  # of an ablation, of a run
+    return 2 if isinstance(error, wrong_arguments) else 1
 
 
 def main(function: Callable, kind: type, argv=None) -> int:
     """Parse the options, call function(options) -> exit code: 0, 1 for what cannot be done, 2 for
-    a folder of runs that does not exist, 128 + signal."""
+    wrong arguments, 128 + signal."""
     options = tyro.cli(kind, args=argv)
     try:
         function(options)

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import paper
 from experiment import (
+    ArgumentError,
     Options,
     Variant,
     cell,
@@ -170,10 +171,10 @@ def draw(found: dict, path: Path, title: str, data_score: float | None) -> None:
 def run(options: Arguments) -> None:
     """Train, evaluate at every K, tabulate and draw."""
     if options.retrain and options.eta == 0:
-        raise ValueError("--retrain with --eta 0: K is in the TD target alone; give --eta 5, say")
+        raise ArgumentError("--retrain with --eta 0: K is in the TD target alone; give --eta 5")
     options = prepare(options, "horizon")
     if options.retrain and on_toy(options):
-        raise ValueError("--retrain on the toy, where every step is terminal; give --env-id")
+        raise ArgumentError("--retrain on the toy, where every step is terminal; give --env-id")
     table = compare("horizon", options, variants(options.retrain))
     if options.env_id:
         episode_scores(table, options)

@@ -31,6 +31,7 @@ import numpy as np
 import paper
 import torch
 from experiment import (
+    ArgumentError,
     cell,
     gtp_offline,
     machine,
@@ -89,10 +90,10 @@ def trained_runs(options: Arguments) -> dict[str, list[tuple[Path, dict]]]:
         results = json.loads(file.read_text()) if file.is_file() else {}
         script = results.get("algorithm")
         if script not in found or results["status"] != "finished":
-            raise ValueError(f"--checkpoints {folder} is no finished run of {', '.join(found)}")
+            raise ArgumentError(f"--checkpoints {folder} is no finished run of {', '.join(found)}")
         task = results["env_id"]
         if task != options.env_id:
-            raise ValueError(f"--checkpoints {folder} is of {task}; give --env-id {task}")
+            raise ArgumentError(f"--checkpoints {folder} is of {task}; give --env-id {task}")
         found[script].append((folder, results["args"]))
     return found
 
@@ -103,7 +104,7 @@ def trained_policy(title: str, runs: list[tuple[Path, dict]], device: str) -> Po
     policy = Policy([], [], trained=True)
     for folder, args in runs:
         if script == "diffusion_ql" and args["num_steps"] != steps:
-            raise ValueError(f"--checkpoints {folder} has T = {args['num_steps']}, not {steps}")
+            raise ArgumentError(f"--checkpoints {folder} has T = {args['num_steps']}, not {steps}")
         has_critic = args["eta"] > 0 or args["num_candidates"] > 1
         if has_critic or candidates == 1:
             act = import_module(script).load_policy(
@@ -261,7 +262,7 @@ def check(options: Arguments) -> None:
     }
     for flag, count in counts.items():
         if count < 1:
-            raise ValueError(f"{flag} is {count}; it must be at least 1")
+            raise ArgumentError(f"{flag} is {count}; it must be at least 1")
     args = gtp_offline.default_args(env_id=options.env_id, device=options.device)
     gtp_offline.check_args(args)
 

@@ -25,6 +25,7 @@ import torch
 import toy
 from experiment import (
     EQ_14,
+    ArgumentError,
     Options,
     Variant,
     cell,
@@ -107,7 +108,7 @@ def draw_panel(axis, act) -> None:
 def run(options: Arguments) -> None:
     """Train, tabulate and draw the comparison."""
     if not options.eta > 0:
-        raise ValueError(f"--eta is {options.eta}; give more than 0, or there is no critic")
+        raise ArgumentError(f"--eta is {options.eta}; give more than 0, or there is no critic")
     options = prepare(options, "linear_q")
     chosen = variants(options.coefficients, options.eq_16)
     table = compare("linear_q", options, chosen)

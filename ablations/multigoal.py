@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from experiment import gtp_offline, main, new_figure, seeds_text
+from experiment import ArgumentError, gtp_offline, main, new_figure, seeds_text
 
 import offline_tasks
 
@@ -125,7 +125,7 @@ def draw(table: dict[str, dict], path: Path) -> None:
 def run(options: Arguments) -> None:
     """Train, write the table, draw."""
     if options.seeds < 1:
-        raise ValueError(f"--seeds is {options.seeds}; it must be at least 1")
+        raise ArgumentError(f"--seeds is {options.seeds}; it must be at least 1")
     if options.quick:
         options = replace(options, seeds=1, num_updates=min(options.num_updates, 300))
     torch.set_num_threads(1)

@@ -45,7 +45,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from experiment import gtp_offline, main, new_figure, print_rows, style
+from experiment import ArgumentError, gtp_offline, main, new_figure, print_rows, style
 
 SIGMA_MIN = 0.002
 COUNTS = (11, 41, 161, 641, 1281)  # N
@@ -480,11 +480,11 @@ def check(options: Arguments) -> None:
     low, high = options.masses
     positive = low > 0 and high > 0
     if not positive or abs(low + high - 1) > 1e-6:
-        raise ValueError(f"--masses are {low} {high}; give two positive numbers that add up to 1")
+        raise ArgumentError(f"--masses are {low} {high}; give two positive numbers whose sum is 1")
     if not 0 < 0.02 * options.mode <= options.std:
-        raise ValueError(f"--std {options.std} must be at least 0.02 --mode, for the knots in x")
+        raise ArgumentError(f"--std {options.std} must be at least 0.02 --mode, for the knots in x")
     if not SIGMA_MIN < options.sigma_max <= 1e4:
-        raise ValueError(f"--sigma-max {options.sigma_max} must lie in ({SIGMA_MIN}, 10000]")
+        raise ArgumentError(f"--sigma-max {options.sigma_max} must lie in ({SIGMA_MIN}, 10000]")
 
 
 def run(options: Arguments) -> None:

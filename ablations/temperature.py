@@ -30,6 +30,7 @@ import numpy as np
 import toy
 from experiment import (
     EQ_14,
+    ArgumentError,
     Options,
     Variant,
     arguments,
@@ -240,7 +241,7 @@ def draw_clip(axis, panel: Panel, rows: list[dict], clip: float, i: int) -> None
 def run(options: Arguments) -> None:
     """Train, compare with the exact answers, tabulate and draw."""
     if options.eta:
-        raise ValueError(f"--eta {options.eta:g} is what is swept; give --etas {options.eta:g}")
+        raise ArgumentError(f"--eta {options.eta:g} is what is swept; give --etas {options.eta:g}")
     options = prepare(options, "temperature")
     if not options.etas:
         swept = QUICK_ETAS if options.quick else ETAS

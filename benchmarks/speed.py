@@ -591,13 +591,15 @@ def check(options: Options) -> None:
     """ValueError for what cannot be measured."""
     make_args(gtp_offline, options.device)
     if options.processes < 0:
-        raise ValueError(f"--processes is {options.processes}; it must be at least 0")
+        raise gtp_offline.ArgumentError(
+            f"--processes is {options.processes}; it must be at least 0"
+        )
     for flag in ("rounds", "slice"):
         count = getattr(options, flag)
         if count < 1:
-            raise ValueError(f"--{flag} is {count}; it must be at least 1")
+            raise gtp_offline.ArgumentError(f"--{flag} is {count}; it must be at least 1")
     if options.against and not (Path(options.against) / "gtp_offline.py").is_file():
-        raise ValueError(f"--against {options.against} holds no gtp_offline.py")
+        raise gtp_offline.ArgumentError(f"--against {options.against} holds no gtp_offline.py")
 
 
 def run(options: Options) -> None:
@@ -630,13 +632,13 @@ def run(options: Options) -> None:
 
 
 def main() -> int:
-    """Exit code: 0, or 1 for what cannot be measured."""
+    """Exit code: 0, 1 for what cannot be measured, 2 for wrong arguments."""
     options = tyro.cli(Options)
     try:
         run(options)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, gtp_offline.ArgumentError) else 1
     return 0
 
 

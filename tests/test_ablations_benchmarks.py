@@ -95,7 +95,7 @@ def test_the_plain_loop_learns():
 )
 def test_speed_refuses_in_one_line(flags, words, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["speed.py", *flags, "--out", str(tmp_path / "out")])
-    assert speed.main() == 1
+    assert speed.main() == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and words in line
     assert not (tmp_path / "out").exists()

@@ -58,5 +58,5 @@ def test_quick_compares_the_four_policies(tmp_path, monkeypatch, capsys):
 
 
 def test_no_seed_is_refused(tmp_path, capsys):
-    assert call("--seeds", "0", "--out", tmp_path) == 1
+    assert call("--seeds", "0", "--out", tmp_path) == 2
     assert "--seeds is 0" in capsys.readouterr().err

@@ -422,7 +422,7 @@ def test_update_cost_sees_the_graph_of_the_sampler():
     ],
 )
 def test_bad_arguments_are_one_line(name, argv, words, tmp_path, capsys):
-    assert call(name, *argv, "--out", tmp_path) == 1
+    assert call(name, *argv, "--out", tmp_path) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error:") and words in line
 

@@ -363,7 +363,7 @@ def test_inference_time_has_every_row(tmp_path, monkeypatch, capsys):
     ],
 )
 def test_bad_input_is_one_line(script, argv, message, tmp_path, capsys):
-    assert call(script, "--quick", "--out", tmp_path, *argv) == 1
+    assert call(script, "--quick", "--out", tmp_path, *argv) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert re.search(message, error), error

@@ -218,7 +218,7 @@ def test_score_approximation_quick_form(tmp_path):
 @pytest.mark.parametrize(
     "given, said",
     [
-        (["--masses", "0.5", "0.6"], "add up to 1"),
+        (["--masses", "0.5", "0.6"], "whose sum is 1"),
         (["--std", "0.001"], "--std 0.001"),
         (["--mode", "0"], "--mode"),
         (["--sigma-max", "0.001"], "--sigma-max"),
@@ -226,7 +226,7 @@ def test_score_approximation_quick_form(tmp_path):
 )
 def test_score_approximation_refuses(given, said, tmp_path, capsys):
     arguments = [*given, "--out", str(tmp_path / "out")]
-    assert experiment.main(theory.run, theory.Arguments, arguments) == 1
+    assert experiment.main(theory.run, theory.Arguments, arguments) == 2
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1 and not (tmp_path / "out").exists()
 
@@ -303,7 +303,7 @@ def test_weighted_bc_runs_and_finds_its_runs_again(tmp_path, monkeypatch, capsys
 
 
 def test_weighted_bc_refuses(tmp_path, monkeypatch, capsys):
-    assert weighted_run("--seeds", 0, "--out", tmp_path / "out") == 1
+    assert weighted_run("--seeds", 0, "--out", tmp_path / "out") == 2
     assert "--seeds is 0" in capsys.readouterr().err
     (tmp_path / "file").write_text("")
     assert weighted_run("--out", tmp_path / "file") == 1

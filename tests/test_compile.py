@@ -246,7 +246,7 @@ def test_a_benchmark_refuses_such_a_card(module, one_card, tmp_path, monkeypatch
     script = importlib.import_module(module)
     words = [f"{module}.py", "--device", "cuda:99", "--quick", "--out", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", words)
-    assert script.main(script.run, script.Arguments) == 1
+    assert script.main(script.run, script.Arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "cuda:99 is not to be had" in line and not (tmp_path / "out").exists()
 
