@@ -256,6 +256,7 @@ def check_common_args(args):
     counts = ("num_", "batch_", "hidden_", "log_", "checkpoint_", "ema_every")
     for name, value in vars(args).items():
         low = int(name.startswith(counts) and name != "num_holdout")
+        low += name == "batch_size"  # a single row has no std(A)
         high = largest.get(name, 10**9 if isinstance(value, int) else math.inf)
         if name.startswith("reward_"):
             low, high = -1e12, 1e12
@@ -682,6 +683,8 @@ def load_transitions(path, max_episode_steps=None, d4rl_semantics=False):
             if "timeouts" in file:
                 keys.append("timeouts")
             arrays = {key: file[key].astype(np.float32)[()] for key in keys}  # h5py: as it reads
+            if "next_observations" in file:
+                print(f"dataset {path}: next rows are taken; next_observations are ignored")
     except Exception as error:  # h5py and zipfile raise many kinds for a damaged file
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"dataset {path} cannot be read as HDF5 or NPZ: {reason}") from error

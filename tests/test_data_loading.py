@@ -432,6 +432,20 @@ def test_a_script_alone_reads_d4rls_keys_alike(script, rule, seed, tmp_path, mon
     assert len(loaded["rewards"]) == len(found["rewards"]) and about["action_bounds"] == [-1, 1]
 
 
+@SCRIPT
+@pytest.mark.parametrize("given", [False, True])
+def test_a_script_alone_says_that_it_ignores_next_observations(
+    script, given, tmp_path, alone, capsys
+):
+    data = make_dataset()
+    if given:
+        data["next_observations"] = data["observations"][::-1]
+    found = script.load_transitions(write(tmp_path / "f.npz", data))
+    np.testing.assert_array_equal(found["next_observations"][0], data["observations"][1])
+    said = "f.npz: next rows are taken; next_observations are ignored" in capsys.readouterr().out
+    assert said == given
+
+
 @pytest.mark.parametrize("change", ["rewards", 1.5, np.nan])
 def test_a_script_alone_refuses_what_it_cannot_use(change, tmp_path, alone):
     data = make_dataset()
