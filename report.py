@@ -159,7 +159,9 @@ def read(path: Path) -> dict:
         known = {key: value for key, value in content.items() if value is not None}
         results = DEFAULTS | known | {"file": str(path)}
         check(results)
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (json.JSONDecodeError, UnicodeError, RecursionError):
+        raise ValueError(f"{path} is left out, no results of a run (damaged JSON)") from None
+    except (OSError, ValueError, TypeError, KeyError) as error:
         reason = " ".join(str(error).split())[:150]
         raise ValueError(f"{path} is left out, no results of a run ({reason})") from None
     results["args"] = complete_args(results)
@@ -267,6 +269,8 @@ def final_scores(results: dict, complain=warn) -> np.ndarray | None:
         refuse_another(content, results)
     except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         reason = " ".join(str(error).split())[:150]
+        if isinstance(error, json.JSONDecodeError | UnicodeError | RecursionError):
+            reason = "damaged JSON"
         complain(f"{path} is left out, no scores of episodes ({reason})")
         return None
     return scores

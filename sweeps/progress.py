@@ -66,11 +66,13 @@ def early_stop(results) -> str:
 
 
 def scored(run_dir, episodes) -> bool:
-    """Whether final_scores.json has as many episodes as the sweep asks for."""
+    """Whether final_scores.json is of this run and has as many episodes as the sweep asks for."""
     if not episodes:
         return True
     scores = read_json(run_dir / "final_scores.json") or {}
-    return scores.get("num_eval_episodes") == episodes
+    results = read_results(run_dir) or {}
+    same = all(scores.get(key) == results.get(key) for key in ("env_id", "seed"))
+    return same and scores.get("num_eval_episodes") == episodes
 
 
 def attempts(run_dir) -> int:

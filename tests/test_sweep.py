@@ -414,9 +414,12 @@ def test_a_finished_run_only_gets_the_scores_that_it_lacks(job):
     command = sweep.next_command(job)
     assert command[:4] == ["evaluate.py", str(job.run_dir), "--num-eval-episodes", "9"]
     assert command[-2:] == ["--out", str(job.run_dir / "final_scores.json")]
-    (job.run_dir / "final_scores.json").write_text('{"num_eval_episodes": 8}')
-    assert sweep.next_command(job) == command
-    (job.run_dir / "final_scores.json").write_text('{"num_eval_episodes": 9}')
+    results = json.loads((job.run_dir / "results.json").read_text())
+    scores = {name: results.get(name) for name in ("env_id", "seed")} | {"num_eval_episodes": 9}
+    for another in ({"num_eval_episodes": 8}, {"seed": 77}, {"env_id": "hopper-medium-v0"}):
+        gtp_offline.write_json(job.run_dir / "final_scores.json", scores | another)
+        assert sweep.next_command(job) == command
+    gtp_offline.write_json(job.run_dir / "final_scores.json", scores)
     assert sweep.next_command(job) == []
 
 
