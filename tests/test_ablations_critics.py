@@ -1,0 +1,101 @@
+"""choosing_critic.py: one run's samples, chosen among by another's critic."""
+
+import json
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+
+sys.path.insert(0, str(ROOT / "ablations"))
+import choosing_critic
+import experiment
+
+import gtp_bc
+import gtp_offline
+import offline_tasks
+
+
+def call(*argv) -> int:
+    return experiment.main(choosing_critic.run, choosing_critic.Arguments, [*map(str, argv)])
+
+
+def test_a_return_to_go_is_known_where_the_episode_ends_in_a_terminal_state():
+    """Rewards 1, 2, 3 to a terminal state, 4, 5 to a timeout, 6 to a terminal one."""
+    observations = np.arange(6.0)[:, None]
+    following = observations + 1
+    following[4] = 40.0  # the row after a timeout begins another episode
+    data = {
+        "observations": observations,
+        "next_observations": following,
+        "rewards": np.arange(1.0, 7.0),
+        "terminals": np.float32([0, 0, 1, 0, 0, 1]),
+    }
+    found = choosing_critic.returns_to_go(data, 0.5)
+    np.testing.assert_allclose(found, [1 + 2 / 2 + 3 / 4, 2 + 3 / 2, 3, np.nan, np.nan, 6])
+
+
+class Sharp(torch.nn.Module):
+    """Two Q of which the smaller is 1,000 times the first component of the action."""
+
+    def forward(self, obs, actions):
+        q = 1_000 * actions[..., 0]
+        return torch.stack((q, q + 1))
+
+
+def test_the_critic_of_the_other_run_takes_the_sample_that_it_likes_best():
+    """From a tenth to nine tenths, in every state another order; in the environment's units."""
+    samples = torch.stack([torch.arange(1.0, 10.0).roll(k) / 10 for k in range(3)], 1)[..., None]
+    nets = torch.nn.ModuleDict({"actor": torch.nn.Identity()})
+    nets["actor"].noise_dim, nets["actor"].action_bounds = 1, np.float32([-2, 2])
+    script = SimpleNamespace(policy_samples=lambda nets, obs, noise, steps, args: samples)
+    args = SimpleNamespace(device="cpu", num_steps=5)
+    actor = choosing_critic.Trained(script, args, nets, {})
+    critic = actor._replace(nets=torch.nn.ModuleDict({"critic_target": Sharp()}))
+    act = choosing_critic.choosing(actor, critic, 9, 0)
+    np.testing.assert_allclose(act(np.zeros((3, 2))), 1.8 * np.ones((3, 1)), rtol=1e-6)
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    """A run of gtp_offline.py and one of gtp_bc.py, both of two updates."""
+    monkeypatch.setattr(offline_tasks, "plot_run", lambda *args, **kwargs: None)
+    monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path / "datasets"))
+    small = dict(num_updates=2, batch_size=8, hidden_dim=8, tensorboard=False)
+    small |= dict(num_eval_episodes=1)
+    for script in (gtp_offline, gtp_bc):
+        args = script.default_args("pointmaze-umaze-v0", device="cpu")
+        script.train(replace(args, run_dir=str(tmp_path / script.__name__), **small))
+    return tmp_path
+
+
+def test_every_actor_is_played_by_every_critic(runs, capsys):
+    gtp, cloned = runs / "gtp_offline", runs / "gtp_bc"
+    few = ("--num-candidates", 3, "--num-eval-episodes", 2, "--out", runs)
+    assert call("--actors", gtp, cloned, "--critics", gtp, *few) == 0
+    results = json.loads((runs / "choosing_critic.json").read_text())
+    assert {a: [*row] for a, row in results["scores"].items()} == {
+        str(gtp): [str(gtp)],
+        str(cloned): [str(gtp)],
+    }
+    assert all(0 <= score <= 100 for row in results["scores"].values() for score in row.values())
+    assert -1 <= results["critics"][str(gtp)]["correlation"] <= 1
+    printed = capsys.readouterr().out
+    assert f"| {cloned} |" in printed and "correlation with the return" in printed
+
+
+def test_a_run_without_a_critic_and_runs_of_two_tasks_are_refused(runs, capsys):
+    gtp, cloned = runs / "gtp_offline", runs / "gtp_bc"
+    assert call("--actors", gtp, "--critics", cloned, "--out", runs) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"--critics {cloned} has no critic" in line
+    state = torch.load(cloned / "checkpoint.pt", weights_only=True)
+    state["results"]["env_id"] = "pointmaze-medium-v0"
+    torch.save(state, cloned / "checkpoint.pt")
+    assert call("--actors", cloned, "--critics", gtp, "--out", runs) == 2
+    assert "give runs of one task and one dataset" in capsys.readouterr().err
+    assert call("--actors", runs / "absent", "--critics", gtp, "--out", runs) == 2
+    assert "absent" in capsys.readouterr().err
