@@ -19,7 +19,7 @@ x_t = a + t z with z ~ N(0, I), and sigma_min <= s <= u < t <= sigma_max.
     actor_ema, critic, critic_target      theta^-, varphi, varphi^-     num_steps      K (or T)
 
 (Dn) in Args differs from the paper's letter, which --literal restores: docs/differences.md. The
-largest: by default the critic learns within the data, as in IQL (D15), instead of by Eq. 16.
+largest: but on medium-replay the critic learns within the data, as in IQL (D15), not by Eq. 16.
 """
 
 import contextlib
@@ -110,7 +110,7 @@ class Args:
     num_value_samples: int = 1  # actions per state for --value policy
     weight_critic: Literal["target", "online"] = "target"  # (D15) for V and A; paper: online
     critic_norm: Literal["layer", "none"] = "layer"  # (D16) LayerNorm; paper: none
-    num_candidates: int = 1  # actions to choose from by Q when acting; 1: no choice
+    num_candidates: int = 1  # (D20) actions to choose from by Q when acting; paper: 1, no choice
     # --- shared: arguments of GTP ---
     literal: bool = False  # the paper's letter in all that is marked (D); other flags still win
     num_steps: int = 5  # K, steps of the sampler (Eq. 15)
@@ -135,7 +135,13 @@ class Args:
 
 # Which flags other defaults depend on: the arguments of default_args.
 DECISIVE = ("env_id", "dataset_path", "literal", "device", "num_updates")
-LITERAL = {  # the paper's letter, and what the baselines' code does where the paper is silent
+EQ_16 = {  # the critic of the paper's letter (D15, D16)
+    "td_target": "policy",
+    "expectile": 0.5,
+    "weight_critic": "online",
+    "critic_norm": "none",
+}
+LITERAL = EQ_16 | {  # the letter in all, and what the baselines' code does where it is silent
     "consistency_loss": "squared",
     "consistency_weighting": "none",
     "flow_weighting": "none",
@@ -151,12 +157,9 @@ LITERAL = {  # the paper's letter, and what the baselines' code does where the p
     "std_floor": 0.0,
     "max_weight": math.inf,
     "weight_normalization": "none",
-    "td_target": "policy",
-    "expectile": 0.5,
-    "weight_critic": "online",
-    "critic_norm": "none",
     "normalize_observations": False,
     "num_holdout": 0,
+    "num_candidates": 1,
 }
 # What an argument that an older checkpoint lacks must be to go on as before.
 OLDER = {
@@ -206,6 +209,8 @@ def default_args(env_id="", dataset_path="", literal=False, device="auto", num_u
     if env_id.startswith(("multigoal", "pointmaze")) and "singletask" not in env_id:
         # Their observations have the right scale, and their runs are too short for slow averages
         values |= {"normalize_observations": False, "ema_every": 1}
+    if "medium-replay" in env_id:  # where a critic within the data says little: docs/weights.md
+        values |= EQ_16 | {"num_candidates": 50}
     if literal:
         values |= LITERAL
     return Args(env_id=env_id, dataset_path=dataset_path, literal=literal, **values)

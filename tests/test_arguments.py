@@ -202,7 +202,27 @@ def test_the_defaults_are_those_of_the_design():
     assert values(resolved("--dataset-path x.npz"), DEFAULT) == DEFAULT
 
 
-@pytest.mark.parametrize("where", ["--dataset-path x.npz", "--env-id hopper-medium-v2"])
+REPLAY = {  # the critic of Eq. 16, and it chooses
+    "td_target": "policy",
+    "expectile": 0.5,
+    "weight_critic": "online",
+    "critic_norm": "none",
+    "num_candidates": 50,
+}
+
+
+@pytest.mark.parametrize("robot", ["hopper", "walker2d", "halfcheetah"])
+@pytest.mark.parametrize("data", ["medium", "medium-replay", "medium-expert"])
+def test_where_many_policies_made_the_data_the_critic_is_that_of_eq_16(robot, data):
+    expected = REPLAY if data == "medium-replay" else {name: DEFAULT[name] for name in REPLAY}
+    args = gtp.default_args(f"{robot}-{data}-v2")
+    assert {name: getattr(args, name) for name in REPLAY} == expected
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["--dataset-path x.npz", *(f"--env-id hopper-{d}-v2" for d in ("medium", "medium-replay"))],
+)
 def test_literal_is_the_papers_letter(where):
     assert values(resolved(where, "--literal"), LITERAL) == LITERAL
 
