@@ -26,6 +26,8 @@ from experiment import ArgumentError, gtp_offline, main, print_rows
 import offline_tasks
 from evaluate import load_run
 
+QUALITIES = {"mean_q": "mean Q", "correlation": "correlation with the return"}
+
 
 @dataclass
 class Arguments:
@@ -60,8 +62,12 @@ def load(folder: str, device: str) -> Trained:
 def check(actors: dict[str, Trained], critics: dict[str, Trained]) -> None:
     """ArgumentError for runs that have nothing to do with each other, or have no critic."""
     runs = actors | critics
-    about = {(run.results["env_id"], run.results["dataset"]["sha256"]) for run in runs.values()}
-    if len(about) > 1 or not next(iter(about))[0]:
+    tasks = set()
+    datasets = set()
+    for run in runs.values():
+        tasks.add(run.results["env_id"])
+        datasets.add(run.results["dataset"]["sha256"])
+    if len(tasks) > 1 or len(datasets) > 1 or None in tasks:
         raise ArgumentError(f"{', '.join(runs)}: give runs of one task and one dataset")
     for folder, run in critics.items():
         if "critic_target" not in run.nets:
@@ -82,8 +88,10 @@ def choosing(actor: Trained, critic: Trained, count: int, seed: int) -> Callable
             actor.nets, obs, noise, actor.args.num_steps, actor.args
         )
         q = critic.nets["critic_target"](obs, samples).amin(0)  # (count, n)
-        choice = torch.multinomial(q.T.softmax(1).cpu(), 1, generator=generator)[:, 0]
-        actions = samples.cpu()[choice, torch.arange(len(obs))].numpy()
+        chances = q.T.softmax(1).cpu()
+        choice = torch.multinomial(chances, 1, generator=generator)[:, 0]
+        rows = torch.arange(len(obs))
+        actions = samples.cpu()[choice, rows].numpy()
         return gtp_offline.in_units(actions, actor.nets["actor"].action_bounds)
 
     return act
@@ -91,13 +99,15 @@ def choosing(actor: Trained, critic: Trained, count: int, seed: int) -> Callable
 
 def returns_to_go(data: dict, gamma: float) -> np.ndarray:
     """Discounted rewards until a terminal state, (n,); NaN where an episode ends otherwise."""
+    rewards = data["rewards"]
     terminals = data["terminals"] > 0
-    following = np.zeros(len(terminals), bool)  # whether the next row goes on
-    same = (data["next_observations"][:-1] == data["observations"][1:]).all(1)
-    following[:-1] = same & ~terminals[:-1]
-    found = np.where(terminals, data["rewards"], np.nan).astype(np.float64)
-    for row in np.flatnonzero(following)[::-1]:
-        found[row] = data["rewards"][row] + gamma * found[row + 1]
+    following = data["observations"][1:]
+    same = (data["next_observations"][:-1] == following).all(1)
+    goes_on = same & ~terminals[:-1]  # the next row is of the same episode
+    found = np.full(len(rewards), np.nan)
+    found[terminals] = rewards[terminals]
+    for row in np.flatnonzero(goes_on)[::-1]:
+        found[row] = rewards[row] + gamma * found[row + 1]
     return found
 
 
@@ -106,15 +116,32 @@ def quality(critic: Trained, options: Arguments) -> dict[str, float]:
     """The mean of a critic's smaller Q, and its correlation with the known returns to go."""
     data, _, _ = critic.script.load_data(critic.args)
     arrays = {key: value.cpu().numpy() for key, value in data.items()}
-    known = returns_to_go(arrays, critic.args.gamma)
     generator = torch.Generator().manual_seed(options.seed)
-    rows = torch.randperm(len(known), generator=generator)[: options.num_rows]
-    chosen = rows.to(critic.args.device)
-    q = critic.nets["critic_target"](data["observations"][chosen], data["actions"][chosen])
-    q = q.amin(0).cpu().numpy()
-    ended = np.isfinite(known[rows])
-    correlation = np.corrcoef(q[ended], known[rows][ended])[0, 1]
+    rows = torch.randperm(len(arrays["rewards"]), generator=generator)
+    rows = rows[: options.num_rows].to(critic.args.device)
+    obs = data["observations"][rows]
+    actions = data["actions"][rows]
+    q = critic.nets["critic_target"](obs, actions).amin(0)
+    q = q.cpu().numpy()
+    returns = returns_to_go(arrays, critic.args.gamma)
+    returns = returns[rows.cpu()]
+    known = np.isfinite(returns)
+    correlation = np.corrcoef(q[known], returns[known])[0, 1]
     return {"mean_q": float(q.mean()), "correlation": float(correlation)}
+
+
+def play(actors: dict, critics: dict, options: Arguments) -> dict[str, dict[str, float]]:
+    """{actor: {critic: the mean score of the episodes}}."""
+    scores = {}
+    for name, actor in actors.items():
+        scores[name] = {}
+        for other, critic in critics.items():
+            act = choosing(actor, critic, options.num_candidates, options.seed)
+            env_id = actor.results["env_id"]
+            first_seed = options.seed + 100  # as in an evaluation
+            row = offline_tasks.evaluate(env_id, act, options.num_eval_episodes, first_seed)
+            scores[name][other] = row["normalized_score"]
+    return scores
 
 
 def run(options: Arguments) -> None:
@@ -122,21 +149,17 @@ def run(options: Arguments) -> None:
     actors = {folder: load(folder, options.device) for folder in options.actors}
     critics = {folder: load(folder, options.device) for folder in options.critics}
     check(actors, critics)
-    env_id = next(iter(actors.values())).results["env_id"]
-    scores, rows = {}, []
-    for a, actor in actors.items():
-        scores[a] = {}
-        for c, critic in critics.items():
-            act = choosing(actor, critic, options.num_candidates, options.seed)
-            row = offline_tasks.evaluate(env_id, act, options.num_eval_episodes, options.seed + 100)
-            scores[a][c] = row["normalized_score"]
-        rows.append([a, *(f"{score:.1f}" for score in scores[a].values())])
+    scores = play(actors, critics, options)
     qualities = {folder: quality(critic, options) for folder, critic in critics.items()}
-    for key, title in (("mean_q", "mean Q"), ("correlation", "correlation with the return")):
-        rows.append([title, *(f"{qualities[c][key]:.2f}" for c in critics)])
+    rows = []
+    for name, by_critic in scores.items():
+        rows.append([name, *(f"{score:.1f}" for score in by_critic.values())])
+    for key, title in QUALITIES.items():
+        rows.append([title, *(f"{found[key]:.2f}" for found in qualities.values())])
     print_rows([f"{options.num_candidates} samples of", *critics], rows)
     options.out.mkdir(parents=True, exist_ok=True)
-    results = {"scores": scores, "critics": qualities, "options": asdict(options) | {"out": ""}}
+    results = {"scores": scores, "critics": qualities}
+    results["options"] = asdict(options) | {"out": ""}
     gtp_offline.write_json(options.out / "choosing_critic.json", results)
 
 

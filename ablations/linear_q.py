@@ -7,8 +7,8 @@
 
 The loss is L_BC + lambda L_Q (Eq. 69): L_BC is Eq. 19 with all weights 1, L_Q = -E[Q(s, pi(s))]
 (Eq. 74) is not normalised and its gradient goes through the K steps of the sampler. Only
-`actor_loss` of gtp_offline.py is replaced. A run that blows up ends as `diverged`. Errors of Q off
-the data come back through the TD target with --eq-16 alone, and not on the toy, whose steps are all
+`actor_loss` of gtp_offline.py is replaced. A run that blows up ends as `diverged`. Only --eq-16
+brings errors of Q off the data back through the TD target, and not on the toy, where all steps are
 terminal. linear_q_actions.png has the toy's actions turned back by pi / 2 obs.
 """
 
@@ -25,7 +25,6 @@ import torch
 import toy
 from experiment import (
     EQ_14,
-    ArgumentError,
     Options,
     Variant,
     cell,
@@ -107,8 +106,8 @@ def draw_panel(axis, act) -> None:
 
 def run(options: Arguments) -> None:
     """Train, tabulate and draw the comparison."""
-    if not options.eta > 0:
-        raise ArgumentError(f"--eta is {options.eta}; give more than 0, or there is no critic")
+    if options.eta <= 0:
+        raise gtp_offline.ArgumentError(f"--eta is {options.eta}; give more than 0")
     options = prepare(options, "linear_q")
     chosen = variants(options.coefficients, options.eq_16)
     table = compare("linear_q", options, chosen)
