@@ -110,7 +110,7 @@ class Args:
     num_value_samples: int = 1  # actions per state for --value policy
     weight_critic: Literal["target", "online"] = "target"  # (D15) for V and A; paper: online
     critic_norm: Literal["layer", "none"] = "layer"  # (D16) LayerNorm; paper: none
-    num_candidates: int = 1  # (D20) actions to choose from by Q when acting; paper: 1, no choice
+    num_candidates: int = 1  # actions to choose from by Q when acting; 1: no choice
     # --- shared: arguments of GTP ---
     literal: bool = False  # the paper's letter in all that is marked (D); other flags still win
     num_steps: int = 5  # K, steps of the sampler (Eq. 15)
@@ -159,7 +159,6 @@ LITERAL = EQ_16 | {  # the letter in all, and what the baselines' code does wher
     "weight_normalization": "none",
     "normalize_observations": False,
     "num_holdout": 0,
-    "num_candidates": 1,
 }
 # What an argument that an older checkpoint lacks must be to go on as before.
 OLDER = {
@@ -210,7 +209,7 @@ def default_args(env_id="", dataset_path="", literal=False, device="auto", num_u
         # Their observations have the right scale, and their runs are too short for slow averages
         values |= {"normalize_observations": False, "ema_every": 1}
     if "medium-replay" in env_id:  # where a critic within the data says little: docs/weights.md
-        values |= EQ_16 | {"num_candidates": 50}
+        values |= EQ_16
     if literal:
         values |= LITERAL
     return Args(env_id=env_id, dataset_path=dataset_path, literal=literal, **values)

@@ -526,19 +526,9 @@ def method(results: dict) -> str:
     if name == "GTP-BC" and results["algorithm"] == "gtp_offline":
         name += " (gtp_offline.py)"
     candidates = number(results["args"].get("num_candidates")) or 1
-    if candidates > 1 and not chooses_by_itself(results):
+    if candidates > 1:
         name += f", {candidates:.0f} candidates"
     return name
-
-
-def chooses_by_itself(results: dict) -> bool:
-    """Whether GTP has as many candidates as by default on its task (D20): GTP on all tasks is one
-    method, and averages are over all of them."""
-    if results["algorithm"] != "gtp_offline" or cloning(results):
-        return False
-    args = results["args"]
-    usual = defaults("gtp_offline", results["env_id"], args.get("literal") is True)
-    return args.get("num_candidates") == usual["num_candidates"]
 
 
 def whose(dataset: dict) -> str:

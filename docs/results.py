@@ -118,7 +118,9 @@ def table(runs, with_commands):
     for label, seeds in runs.items():
         last = scores_of(seeds, -1)
         two = np.mean([scores_of(seeds, -2), last])
-        updates = sorted({results["update"] for results in seeds})
+        updates = [results["update"] for results in seeds]
+        if len(set(updates)) == 1:
+            updates = updates[:1]
         minutes = np.mean([results["seconds"] for results in seeds]) / 60
         cells = [
             label,

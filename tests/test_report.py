@@ -8,7 +8,6 @@ from html.parser import HTMLParser
 import pytest
 from test_ablations_tables import CHEETAH, HOPPER, results, save
 
-import gtp_offline
 import offline_tasks
 import report
 from offline_tasks import pages
@@ -186,25 +185,6 @@ def test_a_method_that_lacks_tasks_is_compared_on_those_that_most_have(tmp_path,
     assert cells(rows, "C-AC, 50 candidates", "1", "1") == ["70.0", "-"]
     assert f"the last column, over all tasks but {third}." in text
     assert cells(rows, "D-QL, 50 candidates", "GTP", "2") == ["0.00"]
-
-
-@pytest.mark.parametrize(
-    ("task", "args", "name"),
-    [
-        ("hopper-medium-replay-v2", {}, "GTP"),
-        ("hopper-medium-replay-v2", {"num_candidates": 10}, "GTP, 10 candidates"),
-        ("hopper-medium-replay-v2", {"num_candidates": 1}, "GTP"),
-        ("hopper-medium-replay-v2", {"eta": 0.0}, "GTP-BC (gtp_offline.py), 50 candidates"),
-        (HOPPER, {}, "GTP"),
-        (HOPPER, {"num_candidates": 50}, "GTP, 50 candidates"),
-    ],
-)
-def test_gtp_with_the_candidates_of_its_tasks_is_one_method(task, args, name):
-    """So that an average is over all tasks, of which medium-replay has 50 by default."""
-    usual = vars(gtp_offline.default_args(task))
-    run = results(1, env_id=task) | {"variant": ""}
-    run["args"] |= {"num_candidates": usual["num_candidates"], "eta": 5.0} | args
-    assert report.method(run) == name
 
 
 def test_times_with_and_without_evaluations(tmp_path, plain):
