@@ -256,7 +256,8 @@ def check_common_args(args):
     counts = ("num_", "batch_", "hidden_", "log_", "checkpoint_", "ema_every")
     for name, value in vars(args).items():
         low = int(name.startswith(counts) and name != "num_holdout")
-        low += name == "batch_size"  # a single row has no std(A)
+        if name == "batch_size":  # a single row has no std(A)
+            low = 2
         high = largest.get(name, 10**9 if isinstance(value, int) else math.inf)
         if name.startswith("reward_"):
             low, high = -1e12, 1e12
