@@ -19,7 +19,7 @@ x_t = a + t z with z ~ N(0, I), and sigma_min <= s <= u < t <= sigma_max.
     actor_ema, critic, critic_target      theta^-, varphi, varphi^-     num_steps      K (or T)
 
 (Dn) in Args differs from the paper's letter, which --literal restores: docs/differences.md. The
-largest: but on medium-replay the critic learns within the data, as in IQL (D15), not by Eq. 16.
+largest: on all tasks but medium-replay the critic learns within the data, as in IQL (D15).
 """
 
 import contextlib
