@@ -150,6 +150,13 @@ def warn(line: str) -> None:
     print(f"warning: {line}", file=sys.stderr)
 
 
+def reason(error: Exception) -> str:
+    """Why a file cannot be used; of damaged JSON not in Python's words."""
+    if isinstance(error, json.JSONDecodeError | UnicodeError | RecursionError):
+        return "damaged JSON"
+    return " ".join(str(error).split())[:150]
+
+
 def read(path: Path) -> dict:
     """One results.json with its own path as `file`; ValueError for what is not one."""
     try:
@@ -159,11 +166,8 @@ def read(path: Path) -> dict:
         known = {key: value for key, value in content.items() if value is not None}
         results = DEFAULTS | known | {"file": str(path)}
         check(results)
-    except (json.JSONDecodeError, UnicodeError, RecursionError):
-        raise ValueError(f"{path} is left out, no results of a run (damaged JSON)") from None
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        reason = " ".join(str(error).split())[:150]
-        raise ValueError(f"{path} is left out, no results of a run ({reason})") from None
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ValueError(f"{path} is left out, no results of a run ({reason(error)})") from None
     results["args"] = complete_args(results)
     return results
 
@@ -268,10 +272,7 @@ def final_scores(results: dict, complain=warn) -> np.ndarray | None:
             raise ValueError("scores is no list of numbers")
         refuse_another(content, results)
     except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:150]
-        if isinstance(error, json.JSONDecodeError | UnicodeError | RecursionError):
-            reason = "damaged JSON"
-        complain(f"{path} is left out, no scores of episodes ({reason})")
+        complain(f"{path} is left out, no scores of episodes ({reason(error)})")
         return None
     return scores
 

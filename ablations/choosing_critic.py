@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from experiment import ArgumentError, gtp_offline, main, print_rows
 
+import gtp_bc
 import offline_tasks
 from evaluate import load_run
 
@@ -76,25 +77,11 @@ def check(actors: dict[str, Trained], critics: dict[str, Trained]) -> None:
 
 def choosing(actor: Trained, critic: Trained, count: int, seed: int) -> Callable:
     """act(obs (n, obs_dim)) -> actions: one of the actor's `count` samples, by the critic's Q."""
-    generator = torch.Generator().manual_seed(seed)
-    device = actor.args.device
-
-    @torch.no_grad()
-    def act(obs):
-        obs = torch.as_tensor(obs, dtype=torch.float32, device=device)
-        shape = (count, len(obs), actor.nets["actor"].noise_dim)
-        noise = torch.randn(shape, generator=generator).to(device)
-        samples = actor.script.policy_samples(
-            actor.nets, obs, noise, actor.args.num_steps, actor.args
-        )
-        q = critic.nets["critic_target"](obs, samples).amin(0)  # (count, n)
-        chances = q.T.softmax(1).cpu()
-        choice = torch.multinomial(chances, 1, generator=generator)[:, 0]
-        rows = torch.arange(len(obs))
-        actions = samples.cpu()[choice, rows].numpy()
-        return gtp_offline.in_units(actions, actor.nets["actor"].action_bounds)
-
-    return act
+    script, args = actor.script, actor.args
+    if script is gtp_bc:  # its samples are GTP's, its acting knows no critic
+        script, args = gtp_offline, gtp_offline.Args(**vars(args))
+    nets = torch.nn.ModuleDict({**actor.nets, "critic_target": critic.nets["critic_target"]})
+    return script.make_act(nets, replace(args, num_candidates=count), seed)
 
 
 def returns_to_go(data: dict, gamma: float) -> np.ndarray:

@@ -3,7 +3,6 @@
 import json
 import sys
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +13,8 @@ sys.path.insert(0, str(ROOT / "ablations"))
 import choosing_critic
 import experiment
 
+import consistency_ac
+import diffusion_ql
 import gtp_bc
 import gtp_offline
 import offline_tasks
@@ -46,13 +47,15 @@ class Sharp(torch.nn.Module):
         return torch.stack((q, q + 1))
 
 
-def test_the_critic_of_the_other_run_takes_the_sample_that_it_likes_best():
+@pytest.mark.parametrize("script", [gtp_offline, gtp_bc, diffusion_ql, consistency_ac])
+def test_the_critic_of_the_other_run_takes_the_sample_that_it_likes_best(script, monkeypatch):
     """From a tenth to nine tenths, in every state another order; in the environment's units."""
     samples = torch.stack([torch.arange(1.0, 10.0).roll(k) / 10 for k in range(3)], 1)[..., None]
     nets = torch.nn.ModuleDict({"actor": torch.nn.Identity()})
     nets["actor"].noise_dim, nets["actor"].action_bounds = 1, np.float32([-2, 2])
-    script = SimpleNamespace(policy_samples=lambda nets, obs, noise, steps, args: samples)
-    args = SimpleNamespace(device="cpu", num_steps=5)
+    for module in {script, gtp_offline}:  # cloning has GTP's samples
+        monkeypatch.setattr(module, "policy_samples", lambda *given: samples)
+    args = script.default_args(dataset_path="none", device="cpu")
     actor = choosing_critic.Trained(script, args, nets, {})
     critic = actor._replace(nets=torch.nn.ModuleDict({"critic_target": Sharp()}))
     act = choosing_critic.choosing(actor, critic, 9, 0)
