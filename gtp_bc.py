@@ -385,7 +385,7 @@ def standardize(nets, data):
     constant = std < 1e-6
     if constant.any():
         columns = constant.nonzero().flatten().tolist()
-        print(f"observations {columns} do not vary; they are not scaled", file=sys.stderr)
+        print(f"observations {columns} do not vary by 1e-6; they are not scaled", file=sys.stderr)
     for net in nets.values():
         net.obs_mean.copy_(mean)
         net.obs_std.copy_(std.where(~constant, 1.0))

@@ -28,7 +28,8 @@ def check_env_id(env_id: str, others=()) -> None:
     module, colon, name = env_id.rpartition(":")
     if colon:
         _import(module, env_id)
-    if name in gymnasium.registry:
+    registered = name in gymnasium.registry
+    if registered and not _retired(gymnasium.registry[name]):
         return
     if colon:
         known = [f"{module}:{own}" for own in _ids_of(module)]
@@ -37,7 +38,12 @@ def check_env_id(env_id: str, others=()) -> None:
         known = [*others, *_newest(gymnasium.registry)]
         listed = sorted(others)
     near = _near(env_id, known, others) or listed
-    subject = f"module {module!r} registers no {name!r}" if colon else f"unknown env id {env_id!r}"
+    if registered:
+        subject = f"env id {env_id!r} is of a version that Gymnasium has no more"
+    elif colon:
+        subject = f"module {module!r} registers no {name!r}"
+    else:
+        subject = f"unknown env id {env_id!r}"
     raise ValueError(
         f"{subject}: near ones are {', '.join(near) or 'none'} "
         "(any other registered Gymnasium id works with --dataset-path, one's own as module:EnvId)"
@@ -52,6 +58,12 @@ def _newest(registry) -> list[str]:
         version = -1 if spec.version is None else spec.version
         newest[key] = max(newest.get(key, (-1, "")), (version, env_id))
     return [env_id for _, env_id in newest.values()]
+
+
+def _retired(spec) -> bool:
+    """Whether Gymnasium knows the id, and only says where the environment went."""
+    entry = spec.entry_point
+    return callable(entry) and entry.__module__.startswith("gymnasium.")
 
 
 def _near(env_id: str, known: list[str], others=()) -> list[str]:
@@ -75,13 +87,13 @@ def _loads(env_id: str) -> bool:
     import gymnasium
     from gymnasium.envs.registration import load_env_creator
 
-    entry = gymnasium.registry[env_id.rpartition(":")[2]].entry_point
-    if callable(entry):  # Gymnasium's own say that the environment is there no more
-        return not entry.__module__.startswith("gymnasium.")
+    spec = gymnasium.registry[env_id.rpartition(":")[2]]
+    if callable(spec.entry_point):
+        return not _retired(spec)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            load_env_creator(entry)
+            load_env_creator(spec.entry_point)
     except (Exception, SystemExit):  # a package is missing, or anything else
         return False
     return True

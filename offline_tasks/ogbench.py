@@ -133,15 +133,17 @@ def read_arrays(env_id: str, path, d4rl_semantics: bool) -> dict[str, np.ndarray
         keys = ("observations", "actions", "terminals", "qpos", "button_states")
         data = {key: file[key] for key in keys if key in file}
         last = data["terminals"].astype(bool)
+        observations = arrays.as_float32("observations", data["observations"])
+        actions = arrays.as_float32("actions", data["actions"])
     with contextlib.closing(make_env(env_id)) as env:
         relabel = importlib.import_module("ogbench.relabel_utils").relabel_dataset
         relabel(names(env_id)[0], env, data)
     kept = np.flatnonzero(~last[:-1])
     float32 = functools.partial(np.asarray, dtype=np.float32)
     return {
-        "observations": float32(data["observations"][kept]),
-        "next_observations": float32(data["observations"][kept + 1]),
-        "actions": float32(data["actions"][kept]),
+        "observations": observations[kept],
+        "next_observations": observations[kept + 1],
+        "actions": actions[kept],
         "rewards": float32(data["rewards"][kept]),
         "terminals": float32(1 - data["masks"][kept]),
         "ends": float32(last[kept + 1]),

@@ -7,6 +7,7 @@ from dataclasses import replace
 import h5py
 import numpy as np
 import pytest
+import torch
 from conftest import make_dataset
 
 import consistency_ac
@@ -300,6 +301,24 @@ def test_scales_of_observations_are_warned_of_where_nothing_brings_them_together
     else:
         assert line.count("\n") == 1 and line.endswith("add --normalize-observations\n")
         assert re.search(said, line)
+
+
+@SCRIPT
+@pytest.mark.parametrize(("spread", "scaled"), [(0, False), (1e-7, False), (1e-5, True)])
+def test_observations_that_hardly_vary_are_named_and_not_scaled(script, spread, scaled, capsys):
+    obs = torch.zeros(100, 3)
+    obs[:50, 1] = 2 * spread
+    obs[:, 2] = torch.arange(100.0)
+    nets = {"net": torch.nn.Module()}
+    nets["net"].register_buffer("obs_mean", torch.zeros(3))
+    nets["net"].register_buffer("obs_std", torch.zeros(3))
+    script.standardize(nets, {"observations": obs})
+    named = [0] if scaled else [0, 1]
+    line = f"observations {named} do not vary by 1e-6; they are not scaled\n"
+    assert capsys.readouterr().err == line
+    expected = [1, spread if scaled else 1, np.std(range(100))]
+    np.testing.assert_allclose(nets["net"].obs_std, expected, rtol=1e-5)
+    np.testing.assert_allclose(nets["net"].obs_mean, [0, spread, 49.5], rtol=1e-5)
 
 
 @SCRIPT

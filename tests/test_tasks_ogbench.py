@@ -269,6 +269,17 @@ def test_rewards_terminals_and_ends_of_a_file(package, tmp_path):
     assert {array.dtype for array in read.values()} == {np.dtype(np.float32)}
 
 
+@pytest.mark.parametrize("key", ["observations", "actions"])
+def test_numbers_beyond_float32_are_refused(key, package, tmp_path):
+    data = dataset()
+    data[key] = data[key].astype(np.float64)
+    data[key][2, 0] = 1e300
+    path = held(tmp_path / "ogbench", data)
+    message = f"dataset {path} cannot be read .*{key} reaches 1e\\+300, beyond float32's"
+    with pytest.raises(ValueError, match=message):
+        ogbench.read_arrays(TASK, path, d4rl_semantics=False)
+
+
 def test_another_file_may_have_any_layout(package, tmp_path):
     rows = {"observations": np.zeros((6, 2)), "actions": np.zeros((6, 2))}
     rows |= {"rewards": np.arange(6.0), "terminals": np.zeros(6), "timeouts": np.zeros(6)}

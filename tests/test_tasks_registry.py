@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def run_python(code, folder=None, **environment):
     """In a fresh process, so that its imports and environment are its own."""
-    env = {k: v for k, v in os.environ.items() if k not in ("MUJOCO_GL", "DISPLAY")}
+    rendering = ("MUJOCO_GL", "PYOPENGL_PLATFORM", "DISPLAY")  # other tests leave the first two
+    env = {k: v for k, v in os.environ.items() if k not in rendering}
     env |= {"PYTHONPATH": str(ROOT), "D4RL_DATASET_DIR": str(folder)} | environment
     run = subprocess.run(
         [sys.executable, "-c", code], env=env, cwd=folder, capture_output=True, text=True
@@ -90,6 +91,12 @@ def test_only_what_can_be_built_here_is_near(wrong, first):
     assert not any("/" in env_id for env_id in near)
     for env_id in near:
         make_env(env_id).close()
+
+
+@pytest.mark.parametrize("retired", ["Hopper-v2", "Hopper-v3"])
+def test_a_version_that_gymnasium_has_no_more_gets_todays(retired):
+    with pytest.raises(ValueError, match=f"'{retired}' is of a version .* no more: .*Hopper-v5"):
+        offline_tasks.check_env_id(retired)
 
 
 def test_an_id_like_no_other_lists_all_tasks():
