@@ -877,7 +877,7 @@ def save_checkpoint(path, state):
     """Write the state; the checkpoint before it becomes checkpoint.previous.pt."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    fresh = path.with_suffix(".new.pt")
+    fresh = path.with_name(f"{path.name}.new")
     write_file(fresh, buffer.getvalue())
     if path.exists():
         os.replace(path, path.with_suffix(".previous.pt"))

@@ -131,6 +131,8 @@ def fits(value, kind):
     choices = get_args(kind)
     if choices:
         return value in choices
+    if isinstance(value, (list, dict)):
+        return False
     if kind is bool or isinstance(value, bool):
         return kind is bool and isinstance(value, bool)
     try:
@@ -158,6 +160,10 @@ def checked_jobs(sweep, out, data_paths) -> list[Job]:
     last = {job.run.kind: job for job in jobs}
     args = {}
     for kind, job in last.items():
+        words = start_words(job)
+        if sweep.final_episodes:  # of whose number the script is the judge
+            words += ["--num-eval-episodes", str(sweep.final_episodes)]
+            script_args(job.run, words, f"{sweep.path}: final_episodes")
         args[kind] = script_args(job.run, start_words(job), sweep.path)
     return [replace(job, args=replace(args[job.run.kind], seed=job.run.seed)) for job in jobs]
 
@@ -441,11 +447,7 @@ def run(options) -> int:
     if options.dry_run:
         print_commands(jobs)
         return 0
-    has_gpu = import_module("torch").cuda.is_available()
-    if options.gpus and not has_gpu:
-        raise ArgumentError(f"--gpus {options.gpus}: there is none on this machine; leave it out")
-    if has_gpu and not options.gpus:
-        print("without --gpus every run is on the CPU", file=sys.stderr)
+    check_gpus(options.gpus)
     keep_copy(sweep, options.out)
     progress = Progress(sweep, options.out)
     with receiving() as signals:
@@ -541,10 +543,35 @@ def gpu_slots(options, most):
     if options.per_gpu > 1 and not options.gpus:
         raise ArgumentError(f"--per-gpu {options.per_gpu}: of which GPUs? Add --gpus, as in 0,1")
     if options.gpus:
-        slots = options.gpus.split(",") * options.per_gpu
+        gpus = options.gpus.split(",")
+        if "" in gpus or len(set(gpus)) < len(gpus):
+            raise ArgumentError(f"--gpus {options.gpus}: give each of them once, as in 0,1")
+        slots = gpus * options.per_gpu
     else:
         slots = [""] * (options.workers or os.cpu_count())
     return slots[: min(options.workers or len(slots), most)]
+
+
+def check_gpus(gpus):
+    """ArgumentError where this machine has not all of --gpus: a run that is to see another one
+    sees none, and would be on the CPU. A line on stderr where it has some, and none is to be used.
+    """
+    count = import_module("torch").cuda.device_count()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    known = [str(index) for index in range(count)]
+    if visible is not None:
+        known = [gpu.strip() for gpu in visible.split(",")]
+    if not gpus:
+        if count:
+            print("without --gpus every run is on the CPU", file=sys.stderr)
+        return
+    if not count:
+        raise ArgumentError(f"--gpus {gpus}: there is none on this machine; leave it out")
+    unknown = [gpu for gpu in gpus.split(",") if gpu not in known]
+    if unknown:
+        raise ArgumentError(
+            f"--gpus {gpus}: this machine has no {', '.join(unknown)}, but {', '.join(known)}"
+        )
 
 
 def print_commands(jobs):
@@ -589,9 +616,12 @@ COMMANDS = {
 def parse(argv):
     """The words of a command line -> the options of one of COMMANDS."""
     words = list(argv)
-    if "--sbatch" in words[:-1]:  # its value looks like a flag
+    own = [f"--{field.name.replace('_', '-')}" for field in fields(SlurmOptions)]
+    if "--sbatch" in words[:-1]:
         place = words.index("--sbatch")
-        words[place : place + 2] = [f"--sbatch={words[place + 1]}"]
+        value = words[place + 1]
+        if value not in own:  # the value looks like a flag
+            words[place : place + 2] = [f"--sbatch={value}"]
     kinds = {name: kind for name, (kind, _) in COMMANDS.items()}
     first, examples, *_ = __doc__.split("\n\n")  # tyro would double empty lines and wrap nothing
     about = f"{first}\n{examples}\n    docs/sweeps.md: files, states, exit codes"

@@ -89,6 +89,8 @@ def read_sweep(path) -> Sweep:
     if count > 1:
         raise ArgumentError(f"{path}: {count} runs would share the folder {folder}; rename one")
     episodes = value_of(table, "final_episodes", int, 0, path)
+    if episodes and not all(run.env_id for run in runs):
+        raise ArgumentError(f"{path}: final_episodes: the task '' has no episodes; leave one out")
     return Sweep(Path(path), sorted(runs, key=lambda run: run.seed), episodes)
 
 

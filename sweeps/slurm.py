@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sweeps.reader import InputError
+from sweeps.reader import ArgumentError, InputError
 
 # USR1, some time before the limit, reaches this shell alone, which asks the worker to save. To a
 # preempted job Slurm sends TERM, to all that is in it, and puts it back into the queue by itself;
@@ -43,7 +43,10 @@ def array_script(sweep, indices, options) -> str:
     """The text of the array of some of a sweep's runs, by their indices; options: of sweep.py
     slurm, with absolute folders."""
     folder = options.out / "slurm"
-    extra = shlex.split(options.sbatch)
+    try:
+        extra = shlex.split(options.sbatch)
+    except ValueError as error:  # a quotation that does not end
+        raise ArgumentError(f"--sbatch {options.sbatch}: {error}; close it") from error
     if options.gpus:
         extra = [f"--gpus={options.gpus}", *extra]
     command = [sys.executable, str(Path(__file__).parent.with_name("sweep.py")), "work"]

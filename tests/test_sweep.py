@@ -27,6 +27,7 @@ scripts = ["gtp_bc", "gtp_offline"]
 tasks = ["multigoal-v0"]
 seeds = [1, 0]
 """
+SLURM = ["--partition", "gpu", "--time", "24:00:00"]
 
 
 @pytest.fixture
@@ -100,6 +101,7 @@ flags = { tau = 0.2, gtp_bc.num_updates = 4 }
         ('"gtp_bc"', '"sac"', "known are gtp_offline, gtp_bc, diffusion_ql, consistency_ac"),
         ("seeds", "final_episodes = 1.5\nseeds", "`final_episodes` is 1.5; give a whole number"),
         ("seeds", "final_episodes = true\nseeds", "`final_episodes` is True"),
+        ('["multigoal-v0"]', '[""]\nfinal_episodes = 2', "final_episodes: the task '' has no"),
         ("seeds", "flags = 3\nseeds", "`flags` is 3; give a table"),
         ("seeds", "flags.gtp_ac.eta = 1\nseeds", "no script or task of this sweep is `gtp_ac`"),
         ("seeds", "variants.a.flag = {}\nseeds", "variants.a: unknown key `flag`; did you mean fl"),
@@ -637,12 +639,55 @@ def test_the_scripts_still_say_the_words_that_are_looked_for():
 # ---- the commands --------------------------------------------------------------------------------
 
 
-def test_gpus_that_are_not_there_are_refused(write, monkeypatch, capsys):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    words = ["run", write(), "--out", write().parent / "out", "--gpus", "0,1"]
+@pytest.mark.parametrize(
+    ("gpus", "count", "visible", "said"),
+    [
+        ("0,1", 0, None, "--gpus 0,1: there is none on this machine"),
+        ("0,7", 1, None, "--gpus 0,7: this machine has no 7, but 0"),
+        ("1", 2, "2,3", "--gpus 1: this machine has no 1, but 2, 3"),
+        ("0,", 1, None, "--gpus 0,: give each of them once, as in 0,1"),
+        ("0,0", 1, None, "--gpus 0,0: give each of them once"),
+    ],
+)
+def test_gpus_that_are_not_there_are_refused(
+    gpus, count, visible, said, write, monkeypatch, capsys
+):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    words = ["run", write(), "--out", write().parent / "out", "--gpus", gpus]
     assert main(monkeypatch, *words) == 2
-    assert "--gpus 0,1: there is none on this machine" in capsys.readouterr().err
+    assert said in capsys.readouterr().err
     assert not (write().parent / "out").exists()
+
+
+def test_a_number_of_final_episodes_that_evaluate_py_refuses_is_refused(write):
+    with pytest.raises(ArgumentError, match="final_episodes: .*--num-eval-episodes is 2000000000"):
+        prepare(write(f"final_episodes = 2000000000\n{SMALL}"))
+
+
+def test_sbatch_without_its_value_is_refused(write, sbatch, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["sweep.py", "slurm", str(write()), *SLURM])
+    sys.argv += ["--sbatch", "--dry-run"]
+    with pytest.raises(SystemExit) as caught:
+        sweep.main()
+    assert caught.value.code == 2
+    assert "--sbatch" in capsys.readouterr().err
+    assert not list(write().parent.rglob("*.sbatch"))
+
+
+@pytest.mark.parametrize(
+    ("gpus", "visible", "said"),
+    [("0,1", None, ""), ("3", "2, 3", ""), ("", None, "without --gpus every run is on the CPU\n")],
+)
+def test_gpus_that_are_there_are_taken(gpus, visible, said, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    sweep.check_gpus(gpus)
+    assert capsys.readouterr().err == said
 
 
 def test_data_that_nothing_asks_for_is_said(write, tmp_path, capsys):
@@ -709,6 +754,7 @@ def test_exit_codes_of_run(fake, write, monkeypatch, capsys, tmp_path):
         (["work", "{sweep}", "4"], "has the runs 0 to 3"),
         (["work", "{sweep}", "-1"], "has the runs 0 to 3"),
         (["slurm", "{sweep}", "--partition", "p", "--time", "1", "--gpus", "-1"], "--gpus"),
+        (["slurm", "{sweep}", *SLURM, "--sbatch", "--comment='x"], "--sbatch --comment='x: "),
     ],
 )
 def test_wrong_arguments_are_one_line_and_exit_code_2(write, monkeypatch, capsys, words, said):
@@ -840,9 +886,6 @@ def sbatch(monkeypatch, tmp_path):
         monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
 
     return make
-
-
-SLURM = ["--partition", "gpu", "--time", "24:00:00"]
 
 
 def test_what_is_left_is_submitted_as_an_array(write, sbatch, monkeypatch, capsys, tmp_path):
