@@ -253,12 +253,13 @@ def check_common_args(args):
     if not (args.env_id or args.dataset_path):
         raise ArgumentError("neither --env-id nor --dataset-path is given; name one")
     largest = {"seed": 2**63 - 1, "num_threads": 1024, "learning_rate": 1, "tau": 1} | LARGEST
+    largest["divergence_bound"] = math.inf
     counts = ("num_", "batch_", "hidden_", "log_", "checkpoint_", "ema_every")
     for name, value in vars(args).items():
         low = int(name.startswith(counts) and name != "num_holdout")
         if name == "batch_size":  # a single row has no std(A)
             low = 2
-        high = largest.get(name, 10**9 if isinstance(value, int) else math.inf)
+        high = largest.get(name, 10**9)
         if name.startswith("reward_"):
             low, high = -1e12, 1e12
         if not isinstance(value, str) and not low <= value <= high:  # also refuses NaN
@@ -672,30 +673,46 @@ def update_networks(nets, optimizers, data, inputs, args):
 
 # -------------------------------------------- data --------------------------------------------
 # --- shared: data ---
+def read_rows(path):
+    """The arrays of a file in D4RL's layout, by D4RL's or by Gymnasium's names; ValueError for a
+    bad file. For a script that was copied alone: offline_tasks reads more, and says more."""
+    others = {"terminals": "terminations", "timeouts": "truncations"}
+    arrays = {}
+    try:
+        if not Path(path).is_file():  # to open a pipe would wait for ever
+            raise FileNotFoundError("there is no such file")
+        with np.load(path) if zipfile.is_zipfile(path) else h5py.File(path, "r") as file:
+            for key in ("observations", "actions", "rewards", "terminals", "timeouts"):
+                name = key if key in file else others.get(key, key)
+                if name in file or key != "timeouts":
+                    array = np.atleast_1d(file[name][()])
+                    arrays[key] = array.astype(np.float32, casting="same_kind")
+            if "next_observations" in file:
+                print(f"dataset {path}: next rows are taken; next_observations are ignored")
+    except Exception as error:  # h5py and zipfile raise many kinds for a damaged file
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"dataset {path} cannot be read as HDF5 or NPZ: {reason}") from error
+    count = len(arrays["observations"])
+    for key, array in arrays.items():
+        shaped = array.ndim == 2 if key in ("observations", "actions") else array.size == count
+        if not (shaped and array.size and len(array) == count and np.isfinite(array).all()):
+            reason = f"give a row of finite numbers for each step ({key})"
+            raise ValueError(f"dataset {path}: {reason}")
+        if key in others and not np.isin(array, (0, 1)).all():
+            raise ValueError(f"dataset {path}: give 0 and 1 alone ({key})")
+    return arrays
+
+
 def load_transitions(path, max_episode_steps=None, d4rl_semantics=False):
     """Transitions of an HDF5 or NPZ file: float32 observations, next_observations (n, obs_dim),
     actions (n, action_dim), rewards, terminals (n,); ValueError for a bad file. d4rl_semantics:
     exactly D4RL's qlearning_dataset."""
     if TASKS_FOLDER.is_dir():  # understands more files, and checks them
         return tasks().load_transitions(path, max_episode_steps, d4rl_semantics)
-    keys = ["observations", "actions", "rewards", "terminals"]
-    try:
-        with np.load(path) if zipfile.is_zipfile(path) else h5py.File(path, "r") as file:
-            if "timeouts" in file:
-                keys.append("timeouts")
-            arrays = {key: file[key].astype(np.float32)[()] for key in keys}  # h5py: as it reads
-            if "next_observations" in file:
-                print(f"dataset {path}: next rows are taken; next_observations are ignored")
-    except Exception as error:  # h5py and zipfile raise many kinds for a damaged file
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"dataset {path} cannot be read as HDF5 or NPZ: {reason}") from error
-    tables = arrays["observations"], arrays["actions"]
-    finite = all(np.isfinite(array).all() for array in arrays.values())
-    if not (finite and all(table.ndim == 2 and table.size for table in tables)):
-        raise ValueError(f"dataset {path}: give a row of finite numbers for each step")
+    arrays = read_rows(path)
+    count = len(arrays["observations"])
     if np.abs(arrays["actions"]).max() > 1.001:
         raise ValueError(f"dataset {path}: actions are beyond [-1, 1]; rescale them to [-1, 1]")
-    count = len(arrays["observations"])
     terminals = arrays["terminals"].reshape(count) > 0
     dropped = np.zeros(count, bool)
     if "timeouts" in arrays:
@@ -704,6 +721,8 @@ def load_transitions(path, max_episode_steps=None, d4rl_semantics=False):
     if not d4rl_semantics:
         dropped &= ~terminals  # they need none
     keep = np.flatnonzero(~dropped)
+    if not len(keep):
+        raise ValueError(f"dataset {path}: no row has a next one; give longer episodes")
     following = np.minimum(keep + 1, count - 1)
     return {
         "observations": arrays["observations"][keep],
@@ -728,8 +747,13 @@ def load_data(args):
         if rewards.min() == rewards.max():
             reason = "rewards do not vary; leave --reward-normalization std out"
             raise ValueError(f"dataset {path}: {reason}")
-        rewards = (rewards - rewards.mean()) / rewards.std(ddof=1)
-    arrays["rewards"] = args.reward_scale * (rewards + args.reward_shift)
+        rewards = rewards.astype(np.float64)  # float32 knows no square of 1e20
+        rewards = ((rewards - rewards.mean()) / rewards.std(ddof=1)).astype(np.float32)
+    with np.errstate(over="ignore"):
+        arrays["rewards"] = args.reward_scale * (rewards + args.reward_shift)
+    if not np.isfinite(arrays["rewards"]).all():
+        reason = f"rewards times --reward-scale {args.reward_scale:g} are beyond float32"
+        raise ValueError(f"dataset {path}: {reason}; make it smaller")
     if TASKS_FOLDER.is_dir():
         about |= tasks().largest_rewards(arrays["rewards"], arrays["terminals"])
     data = {key: torch.from_numpy(array).to(args.device) for key, array in arrays.items()}
@@ -926,6 +950,8 @@ def save_checkpoint(path, state):
 def whole_archive(file):
     """A checkpoint's bytes, packed anew from members whose names and checksums hold; torch.load
     checks neither, and takes a tensor for an empty folder if one bit of the directory flips."""
+    if not file.is_file():  # to open a pipe would wait for ever
+        raise FileNotFoundError(file)
     buffer = io.BytesIO()
     with zipfile.ZipFile(file) as archive, zipfile.ZipFile(buffer, "w") as packed:
         for member in archive.infolist():
@@ -1031,9 +1057,16 @@ def check_resume(args, state):
         command = state["results"].get("command", "what began it")
         raise ArgumentError(f"{args.resume} is a run of {variant!r}; go on with: {command}")
     done = state["results"]["update"]
-    if args.num_updates < done:
-        raise ArgumentError(f"--num-updates {args.num_updates}: {args.resume} has made {done}")
-    if state["results"]["status"] == "finished" or done >= args.num_updates:
+    if args.num_updates < done or (args.num_updates == done and "num_updates" in changed):
+        reason = f"{args.resume} has made {done}; give more"
+        raise ArgumentError(f"--num-updates {args.num_updates}: {reason}")
+    ended = state["results"]["status"] == "finished" or done == args.num_updates
+    if TASKS_FOLDER.is_dir():
+        try:
+            tasks().check_resumed_file(args.resume, load_checkpoint, done, ended)
+        except ValueError as error:
+            raise ArgumentError(str(error)) from error
+    if ended:
         print(f"{args.resume} has ended at update {done}: nothing to train", file=sys.stderr)
     elif "num_updates" in changed:
         print("warning: schedules such as N(k) follow the new --num-updates", file=sys.stderr)
@@ -1123,6 +1156,8 @@ def running(args, results):
             raise InputError(reason) from error
         if not args.resume and any(run_dir.glob("checkpoint*.pt")):  # perhaps the previous alone
             raise InputError(f"--run-dir {run_dir} holds a run; --resume it or name another")
+        if not args.resume and TASKS_FOLDER.is_dir() and tasks().has_ended(run_dir):
+            raise InputError(f"--run-dir {run_dir} holds the results of a run; name another")
         with contextlib.suppress(ValueError):  # signals reach the main thread only
             for number in (SIGINT, SIGTERM):
                 stack.callback(signal, number, signal(number, receive))

@@ -65,6 +65,10 @@ from offline_tasks.rollout import (
     evaluate,
     play,
 )
+from offline_tasks.run_folders import (
+    check_resumed_file,
+    has_ended,
+)
 from offline_tasks.tracking import (
     check_run,
     tracking,
@@ -81,6 +85,7 @@ __all__ = [
     "benchmark",
     "check_data",
     "check_env_id",
+    "check_resumed_file",
     "check_run",
     "check_tensorboard",
     "check_video",
@@ -91,6 +96,7 @@ __all__ = [
     "episode_seeds",
     "evaluate",
     "fix_timeouts",
+    "has_ended",
     "largest_rewards",
     "load_dataset",
     "load_transitions",

@@ -451,6 +451,82 @@ def test_a_run_is_resumed_from_its_directory_or_from_either_checkpoint(
     assert not (tmp_path / "runs").exists()
 
 
+def test_an_older_checkpoint_of_an_ended_run_replaces_no_newer_results(small, program, tmp_path):
+    gtp.train(small(num_updates=20, checkpoint_freq=20))
+    gtp.train(replace(gtp.resume_args(tmp_path / "run"), num_updates=21))
+    before = (tmp_path / "run" / "results.json").read_bytes()
+    code, errors = program("--resume", tmp_path / "run" / "checkpoint.previous.pt")
+    assert code == 2
+    assert f"ends at update 20, the run at 21; give {tmp_path}/run" in errors
+    assert (tmp_path / "run" / "results.json").read_bytes() == before
+
+
+def test_going_back_to_the_older_checkpoint_is_said(small, program, tmp_path):
+    gtp.train(small(num_updates=20, checkpoint_freq=15))
+    code, errors = program("--resume", tmp_path / "run" / "checkpoint.previous.pt")
+    assert code == 0
+    assert f"{tmp_path}/run is at update 20: those after 15 are run again" in errors
+
+
+def test_a_checkpoint_by_another_name_takes_no_place_of_a_runs(small, program, tmp_path):
+    gtp.train(small("mine"))
+    dql.train(small("theirs", script=dql))
+    other = shutil.copy(tmp_path / "mine" / "checkpoint.pt", tmp_path / "theirs" / "other.pt")
+    before = (tmp_path / "theirs" / "results.json").read_bytes()
+    code, errors = program("--resume", other)
+    assert code == 2 and "lies in a run's folder; copy it to a folder of its own" in errors
+    assert (tmp_path / "theirs" / "results.json").read_bytes() == before
+    (tmp_path / "own").mkdir()
+    assert program("--resume", shutil.copy(other, tmp_path / "own"))[0] == 0
+
+
+@pytest.mark.parametrize("status", ["finished", "diverged"])
+def test_results_without_a_checkpoint_are_not_replaced(status, small, tmp_path):
+    gtp.train(small())
+    for file in (tmp_path / "run").glob("checkpoint*.pt"):
+        file.unlink()
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    text = json.dumps(results | {"status": status})
+    (tmp_path / "run" / "results.json").write_text(text)
+    with pytest.raises(gtp.InputError, match="holds the results of a run; name another"):
+        gtp.train(small())
+    assert (tmp_path / "run" / "results.json").read_text() == text
+
+
+def test_a_run_killed_before_its_first_checkpoint_is_whole_begins_again(
+    small, tmp_path, monkeypatch
+):
+    class Killed(BaseException):
+        pass
+
+    def replace_file(source, target):
+        if str(target).endswith(".pt"):
+            raise Killed
+        return os.rename(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", replace_file)
+        with pytest.raises(Killed):
+            gtp.train(small())
+    assert gtp.train(small())["update"] == 20
+
+
+@pytest.mark.parametrize("num_updates", [7, 20])
+def test_to_end_a_run_where_it_was_interrupted_is_refused(num_updates, small, program, tmp_path):
+    """Its last evaluation would be of an earlier update."""
+    gtp.train(small(num_updates=7))
+    alter(tmp_path / "run", lambda state: state["results"]["args"].update(num_updates=20))
+    code, errors = program("--resume", tmp_path / "run", "--num-updates", num_updates)
+    assert code == (2 if num_updates == 7 else 0)
+    assert ("has made 7; give more" in errors) == (num_updates == 7)
+
+
+def test_a_pipe_is_no_checkpoint(program, tmp_path):
+    os.mkfifo(tmp_path / "pipe.pt")
+    code, errors = program("--resume", tmp_path / "pipe.pt")
+    assert code == 2 and "holds no whole checkpoint" in errors
+
+
 def test_a_resume_finds_its_dataset_from_another_folder(small, dataset, tmp_path, monkeypatch):
     """Though it was given relative to the folder where the run began."""
     for name in ("here", "there"):

@@ -1,5 +1,6 @@
 """What the loader sees in a file, what it does with it, and what it says."""
 
+import os
 import re
 import sys
 from dataclasses import replace
@@ -411,6 +412,34 @@ def test_rewards_are_standardised_before_they_are_scaled(script, tmp_path):
     np.testing.assert_allclose(data["rewards"].numpy(), expected, rtol=1e-6)
 
 
+@SCRIPT
+@pytest.mark.parametrize("size", [1e-25, 1e20])
+def test_rewards_of_any_size_are_standardised_without_a_warning(script, size, tmp_path, recwarn):
+    """Their squares are beyond float32."""
+    data = numbered(*BOTH)
+    data["rewards"] = np.float32(data["rewards"] * size)
+    path = write(tmp_path / "f.npz", data)
+    args = script.default_args(dataset_path=str(path), device="cpu")
+    data, _, _ = script.load_data(replace(args, reward_normalization="std"))
+    rewards = np.array([1, 2, 4, 8])
+    expected = (rewards - 3.75) / rewards.std(ddof=1)
+    np.testing.assert_allclose(data["rewards"].numpy(), expected, rtol=1e-5)
+    assert data["rewards"].dtype == torch.float32
+    assert not recwarn.list
+
+
+@SCRIPT
+def test_rewards_that_their_scale_takes_beyond_float32_are_refused(script, tmp_path, recwarn):
+    data = numbered(*BOTH)
+    data["rewards"] = np.float32(data["rewards"] * 1e30)
+    path = write(tmp_path / "f.npz", data)
+    args = script.default_args(dataset_path=str(path), device="cpu")
+    said = r"rewards times --reward-scale 1e\+10 are beyond float32; make it smaller"
+    with pytest.raises(ValueError, match=said):
+        script.load_data(replace(args, reward_scale=1e10))
+    assert not recwarn.list
+
+
 def test_rewards_that_do_not_vary_cannot_be_standardised(tmp_path):
     data = numbered(*BOTH)
     data["rewards"][:] = 1
@@ -492,6 +521,49 @@ def test_a_script_alone_refuses_nan_and_rows_without_columns(script, key, tmp_pa
         path = write(tmp_path / "f.npz", bad)
         with pytest.raises(ValueError, match=f"{path}: give a row of finite numbers for each step"):
             script.load_transitions(path)
+
+
+@SCRIPT
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda data: {"actions": data["actions"][:-3]}, r"row .* for each step \(actions\)"),
+        (lambda data: {"rewards": data["rewards"][:-3]}, r"row .* for each step \(rewards\)"),
+        (lambda data: {"rewards": np.float32(1)}, r"row .* for each step \(rewards\)"),
+        (lambda data: {"rewards": data["rewards"] * 1j}, "cannot be read .*complex"),
+        (lambda data: {"terminals": data["terminals"] / 2}, r"0 and 1 alone \(terminals\)"),
+        (lambda data: {"timeouts": 1 - data["terminals"]}, "no row has a next one"),
+    ],
+)
+def test_a_script_alone_refuses_other_layouts(script, change, said, tmp_path, alone):
+    data = make_dataset()
+    data["terminals"] = np.zeros(len(data["rewards"]), np.float32)
+    if said == r"0 and 1 alone \(terminals\)":
+        data["terminals"][5] = 1
+    path = write(tmp_path / "f.npz", data | change(data))
+    with pytest.raises(ValueError, match=f"dataset {path}.*{said}"):
+        script.load_transitions(path)
+
+
+@SCRIPT
+def test_a_script_alone_reads_gymnasiums_names(script, tmp_path, alone):
+    data = make_dataset(60)
+    data["timeouts"] = np.zeros(60, np.float32)
+    data["timeouts"][[7, 30]] = 1
+    expected = script.load_transitions(write(tmp_path / "f.npz", data))
+    others = {"terminals": "terminations", "timeouts": "truncations"}
+    renamed = {others.get(key, key): array for key, array in data.items()}
+    found = script.load_transitions(write(tmp_path / "g.npz", renamed))
+    for key, array in expected.items():
+        np.testing.assert_array_equal(found[key], array, err_msg=key)
+
+
+@SCRIPT
+def test_a_script_alone_waits_for_no_pipe(script, tmp_path, alone):
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("pipe", "absent"):
+        with pytest.raises(ValueError, match=f"{tmp_path}/{name} cannot be read .*no such file"):
+            script.load_transitions(tmp_path / name)
 
 
 @SCRIPT

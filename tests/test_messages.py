@@ -429,11 +429,12 @@ def test_a_run_that_diverged_after_its_checkpoint_is_said(small, tmp_path, monke
 
 @pytest.mark.filterwarnings("ignore:overflow")
 @every_script
-def test_a_divergence_names_its_remedy(script, small, tmp_path, capsys):
-    """Rewards that are too large; without a critic, a learning rate."""
+def test_a_divergence_names_its_remedy(script, small, tmp_path, monkeypatch, capsys):
+    """Rewards that are too large; without a critic, a weight that no one may give."""
     changes = {"num_updates": 2, "eval_freq": 1, "run_dir": str(tmp_path / "run")}
     if script is bc:
-        changes |= {"learning_rate": 1.0, "divergence_bound": 1e-30, "lambda_flow": float("inf")}
+        monkeypatch.setitem(bc.LARGEST, "lambda_flow", np.inf)
+        changes |= {"lambda_flow": np.inf}
     else:
         changes |= {"reward_scale": 2e9, "eta": 1.0}
     assert script.train(small(script=script, **changes))["status"] == "diverged"

@@ -663,7 +663,7 @@ def test_gpus_that_are_not_there_are_refused(
 
 
 def test_a_number_of_final_episodes_that_evaluate_py_refuses_is_refused(write):
-    with pytest.raises(ArgumentError, match="final_episodes: .*--num-eval-episodes is 2000000000"):
+    with pytest.raises(ArgumentError, match=r"final_episodes: .*-episodes is 2000000000"):
         prepare(write(f"final_episodes = 2000000000\n{SMALL}"))
 
 
