@@ -4,7 +4,9 @@
     python docs/results.py --add RUN_DIR... --to docs/results/PAGE/FOLDER/LABEL  # with runs
 
 A file is PAGE/FOLDER/LABEL-SEED.json. A folder is a section of PAGE.md: the about.md in it, a
-figure, a table. README.md has the tables of all pages below docs/results/about.md.
+figure, a table. README.md has the tables of all pages below docs/results/about.md. A file is
+replaced by a later state of its own run alone. Exit code: 2 for a wrong argument, 1 for what cannot
+be read or written; then no run is taken in.
 """
 
 import json
@@ -21,10 +23,24 @@ from matplotlib.figure import Figure
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from offline_tasks.pages import Table, draw_line, markdown_table  # noqa: E402
+from report import number  # noqa: E402
+from sweeps.reader import ArgumentError, InputError  # noqa: E402
 
 RESULTS = ROOT / "docs" / "results"
 TARGET = "docs/results/PAGE/FOLDER/LABEL"
 UNTOLD = ("--seed", "--run-dir", "--eval-freq")  # a command's table does without
+LATER = {"run_dir", "resume", "num_updates"}  # arguments that a later state of a run may change
+KINDS = {  # of what the pages show, and of what tells runs apart
+    "algorithm": str,
+    "variant": str,
+    "seed": int,
+    "update": int,
+    "seconds": float | int,
+    "command": str,
+    "args": dict,
+    "dataset": dict,
+    "evaluations": list,
+}
 
 
 @dataclass
@@ -46,25 +62,133 @@ def plain_command(command, untold=("--run-dir",)):
     return command.replace(" --no-tensorboard", "")
 
 
+def load(file):
+    """The results in a file; InputError unless they have all that a page shows."""
+    try:
+        results = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{file} cannot be read as JSON; take the run in again") from error
+    if not isinstance(results, dict):
+        raise InputError(f"{file} holds no table of keys and values; name the folder of a run")
+    if not isinstance(results.get("env_id"), str):
+        raise InputError(
+            f"{file} is of a run without a task, so without scores; train with --env-id"
+        )
+    for key, kind in KINDS.items():
+        if not isinstance(results.get(key), kind):
+            value = results.get(key)
+            raise InputError(f"{file}: `{key}` is {value!r}; name a run as the scripts leave it")
+    for key in ("path", "sha256"):
+        if not isinstance(results["dataset"].get(key), str):
+            raise InputError(f"{file}: `dataset` has no {key}; name a run as the scripts leave it")
+    check_evaluations(file, results)
+    return results
+
+
+def check_evaluations(file, results):
+    """InputError unless there are two evaluations or more, each with an update and a score."""
+    evaluations = results["evaluations"]
+    if len(evaluations) < 2:
+        raise InputError(f"{file} has {len(evaluations)} of the two evaluations needed; train on")
+    for row in evaluations:
+        known = row if isinstance(row, dict) else {}
+        shown = [number(known.get(key)) for key in ("update", "normalized_score")]
+        if None in shown:
+            raise InputError(f"{file}: an evaluation without update or score, {row}; drop the run")
+
+
+def without_places(results):
+    """The results without the places that their run had on a disk."""
+    dataset = Path(results["dataset"]["path"]).name
+    args = results["args"] | {"run_dir": "", "resume": "", "dataset_path": dataset}
+    return results | {
+        "command": plain_command(results["command"]),
+        "dataset": results["dataset"] | {"path": dataset},
+        "args": args,
+    }
+
+
+def check_place(to):
+    """ArgumentError unless TO is a label in a section of a page."""
+    section = Path(to).resolve().parent
+    page = section.parent
+    if page.parent != RESULTS:
+        raise ArgumentError(f"--to {to} is no {TARGET}; name a label in a folder of a page")
+    for about in (page / "about.md", section / "about.md"):
+        if not about.is_file():
+            raise ArgumentError(f"--to {to}: no page shows it without {about}; write that first")
+        read_about(about.parent)
+
+
+def check_same_run(path, results, recorded):
+    """ArgumentError unless results are a later state of the run that is recorded in the file."""
+    remedy = "name another LABEL"
+    for name in sorted((results["args"].keys() & recorded["args"].keys()) - LATER):
+        value = results["args"][name]
+        other = recorded["args"][name]
+        if value != other:
+            raise ArgumentError(
+                f"{path} is of another run, with {name} {other}, not {value}; {remedy}"
+            )
+    done = recorded["update"]
+    if results["update"] < done:
+        raise ArgumentError(f"{path} is of update {done}, not {results['update']}; {remedy}")
+
+
+def subject(results):
+    """What all seeds of a label are runs of."""
+    words = [results[key] for key in ("algorithm", "variant", "env_id")]
+    words.append(f"data {results['dataset']['sha256'][:12]}")
+    return ", ".join(filter(None, words))
+
+
+def copies(run_dirs, to):
+    """{TO-SEED.json: results} of runs; InputError for unusable ones and for a seed twice."""
+    found = {}
+    for run_dir in map(Path, run_dirs):
+        file = run_dir / "results.json"
+        if not file.is_file():
+            raise ArgumentError(f"--add {run_dir}: there is no {file}; name the folder of a run")
+        results = without_places(load(file))
+        path = to.with_name(f"{to.name}-{results['seed']}.json")
+        if path in found:
+            raise ArgumentError(f"--add {run_dir} has seed {results['seed']} again; give it once")
+        found[path] = results
+    return found
+
+
 def add(run_dirs, to):
-    """Copy the results of runs to TO-SEED.json, without the places they had on a disk."""
-    for run_dir in run_dirs:
-        results = json.loads((run_dir / "results.json").read_text())
-        dataset = Path(results["dataset"]["path"]).name
-        results["command"] = plain_command(results["command"])
-        results["dataset"]["path"] = dataset
-        results["args"] |= {"run_dir": "", "resume": "", "dataset_path": dataset}
-        path = Path(f"{to}-{results['seed']}.json")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(results) + "\n")
+    """Copy the results of runs to TO-SEED.json, all of them or, with an InputError, none. A file
+    that is there is replaced by a later state of its own run alone."""
+    check_place(to)
+    to = Path(to)
+    new = copies(run_dirs, to)
+    recorded = {file: load(file) for file in to.parent.glob("*.json") if label_of(file) == to.name}
+    for path, results in new.items():
+        for file, other in (*recorded.items(), *new.items()):
+            if subject(results) != subject(other):
+                raise ArgumentError(
+                    f"{path} would be of {subject(results)}, "
+                    f"{file.name} is of {subject(other)}; name another LABEL"
+                )
+        if path in recorded:
+            check_same_run(path, results, recorded[path])
+    for path, results in new.items():
+        unfinished = path.with_suffix(".partial")
+        unfinished.write_text(json.dumps(results) + "\n", encoding="utf-8")
+        unfinished.replace(path)
+
+
+def label_of(file):
+    """LABEL of LABEL-SEED.json."""
+    return file.stem.rpartition("-")[0]
 
 
 def read(folder):
     """{label: its seeds' results}, the label with the best end first."""
     runs = defaultdict(list)
     for file in sorted(folder.glob("*.json")):
-        label = file.stem.rpartition("-")[0]
-        runs[label].append(json.loads(file.read_text()))
+        runs[label_of(file)].append(load(file))
     return dict(sorted(runs.items(), key=lambda item: -np.mean(scores_of(item[1], -1))))
 
 
@@ -138,7 +262,10 @@ def table(runs, with_commands):
 
 def read_about(folder):
     """The text of a folder's about.md and its first line, which is the title."""
-    text = (folder / "about.md").read_text().strip()
+    file = folder / "about.md"
+    text = file.read_text().strip()
+    if not text:
+        raise InputError(f"{file} is empty; its first line is to be the title")
     title = text.splitlines()[0].lstrip("# ")
     return text, title
 
@@ -162,16 +289,32 @@ def write_page(folder):
     return "\n\n".join(short)
 
 
-def main():
-    """Take in runs, if any, then write the figures and the pages."""
-    options = tyro.cli(Options)
-    if bool(options.add) != bool(options.to):
-        raise SystemExit(f"--add and --to go together: --add RUN_DIR --to {TARGET}")
-    add(options.add, options.to)
+def write_pages():
+    """The figures, the pages and README.md."""
     parts = [(RESULTS / "about.md").read_text().strip()]
     parts += [write_page(file.parent) for file in sorted(RESULTS.glob("*/about.md"))]
     (RESULTS / "README.md").write_text("\n\n".join(parts) + "\n")
 
 
+def main() -> int:
+    """Take in runs, if any, then write the figures and the pages -> exit code, see above."""
+    options = tyro.cli(Options)
+    try:
+        if bool(options.add) != bool(options.to):
+            raise ArgumentError(f"--add and --to go together: --add RUN_DIR --to {TARGET}")
+        if options.add:
+            add(options.add, options.to)
+        write_pages()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ArgumentError) else 1
+    except OSError as error:
+        where = error.filename or RESULTS  # a full disk has no name
+        reason = f"({error.strerror}); make room, or see to its permissions"
+        print(f"error: {where} cannot be read or written {reason}", file=sys.stderr)
+        return 1
+    return 0
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
