@@ -11,7 +11,9 @@ critic chooses. Exit code: 2 for a wrong argument, 1 for what cannot be read or 
 
 import io
 import math
+import os
 import sys
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from signal import SIGINT
@@ -26,6 +28,7 @@ import gtp_offline
 from evaluate import ARGUMENT_ERRORS, full_memory, load_run, own
 from gtp_offline import ArgumentError, InputError
 
+EXPORTED = {"t.npy", "c_in.npy", "w0.npy", "b0.npy", "w3.npy"}  # in the policy.npz of any version
 LARGEST_WEIGHT = 1e6  # trained ones are below 100; beyond it actions are -1 and 1 alone
 ACT = '''"""The policy of {source}, exported as NumPy: {steps} steps from noise to action."""
 from pathlib import Path
@@ -160,19 +163,45 @@ def first_layer(weights, t, args):
     }
 
 
+def exported_script(path):
+    """Whether a file is the policy.py of an export."""
+    try:
+        return " exported as NumPy" in path.read_text(errors="replace")
+    except OSError:
+        return False
+
+
+def exported_arrays(path):
+    """Whether a file is the policy.npz of an export."""
+    if not zipfile.is_zipfile(path):
+        return False
+    try:
+        with zipfile.ZipFile(path) as arrays:
+            return EXPORTED.issubset(arrays.namelist())
+    except zipfile.BadZipFile:
+        return False
+
+
+def check_folder(folder):
+    """InputError where an export would take the place of something else."""
+    for name, exported in (("policy.py", exported_script), ("policy.npz", exported_arrays)):
+        path = folder / name
+        if os.path.lexists(path) and not exported(path):
+            raise InputError(f"{path} is not of an export; name another FOLDER")
+
+
 def write_policy(arrays, text, folder):
     """policy.npz and policy.py, each all or nothing; InputError for a folder that cannot be had."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"FOLDER {folder} cannot be made ({error}); name another") from error
-    script = folder / "policy.py"
-    if script.exists() and " exported as NumPy" not in script.read_text(errors="replace"):
-        raise InputError(f"{script} is not of an export; name another FOLDER")
+        raise InputError(
+            f"FOLDER {folder} cannot be made ({error.strerror}); name another"
+        ) from error
     content = io.BytesIO()
     np.savez(content, **arrays)
     gtp_offline.write_file(folder / "policy.npz", content.getvalue())
-    gtp_offline.write_file(script, text.encode())
+    gtp_offline.write_file(folder / "policy.py", text.encode())
 
 
 def main() -> int:
@@ -180,6 +209,7 @@ def main() -> int:
     try:
         if flags.num_steps is not None and flags.num_steps < 1:
             raise ArgumentError(f"--num-steps is {flags.num_steps}; give a number from 1")
+        check_folder(flags.folder)
         arrays, text = export(flags.run_dir, flags.num_steps)
         write_policy(arrays, text, flags.folder)
     except (ValueError, OSError, ImportError) as error:

@@ -146,6 +146,44 @@ def test_a_policy_of_a_persons_own_is_not_overwritten(small, tmp_path, monkeypat
     own.unlink()
     for _ in range(2):  # an export takes the place of an export
         assert call(monkeypatch, capsys, *words)[0] == 0
+    own.unlink()  # and of one that was cut short
+    assert call(monkeypatch, capsys, *words)[0] == 0
+
+
+def own_arrays(path):
+    with path.open("wb") as file:
+        np.savez(file, obs_mean=np.zeros(3), t=np.ones(2))
+
+
+OWN_FILES = {
+    "arrays": own_arrays,
+    "text": lambda path: path.write_text("mine"),
+    "damaged": lambda path: path.write_bytes(b"PK\5\6" + b"\xff" * 16 + b"\0\0"),
+    "folder": lambda path: path.mkdir(),
+    "link": lambda path: path.symlink_to("nowhere"),
+}
+
+
+@pytest.mark.parametrize("exported", [False, True], ids=["alone", "beside an export's other file"])
+@pytest.mark.parametrize("make", OWN_FILES.values(), ids=OWN_FILES)
+@pytest.mark.parametrize("name", ["policy.npz", "policy.py"])
+def test_neither_file_takes_the_place_of_a_persons_own(
+    name, make, exported, small, tmp_path, monkeypatch, capsys
+):
+    """Before the run is read; the other file stays as it is, too."""
+    gtp.train(small(eta=0.0, num_updates=1))
+    run = tmp_path / "run"
+    folder = tmp_path / "policy"
+    folder.mkdir()
+    if exported:
+        export_policy.write_policy(*export_policy.export(run), folder)
+        (folder / name).unlink()
+    make(folder / name)
+    before = {path: path.is_file() and path.read_bytes() for path in folder.iterdir()}
+    monkeypatch.setattr(export_policy, "export", None)
+    said = f"error: {folder / name} is not of an export; name another FOLDER"
+    assert call(monkeypatch, capsys, run, folder) == (1, [said])
+    assert {path: path.is_file() and path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_a_critic_that_chooses_is_named(small, tmp_path, monkeypatch, capsys):
