@@ -62,8 +62,7 @@ MEASURES = {  # of an evaluation, by preference: what a page calls it
     "episodic_return": "return",
     "energy_score": "energy score, lower is better",
 }
-# Arguments that leave what is learnt as it is. eval_freq is added where `last` is picked: the
-# evaluations have random numbers of their own, but `best` is a maximum over them.
+# Arguments that leave what is learnt as it is; `ignored_args` has eval_freq besides.
 IGNORED = {
     "env_id",
     "dataset_path",
@@ -150,44 +149,53 @@ def warn(line: str) -> None:
     print(f"warning: {line}", file=sys.stderr)
 
 
-def reason(error: Exception) -> str:
-    """Why a file cannot be used; of damaged JSON not in Python's words."""
-    if isinstance(error, json.JSONDecodeError | UnicodeError | RecursionError):
-        return "damaged JSON"
+def read_json(path: Path) -> dict:
+    """The keys and values of a JSON file; ValueError for another, not in Python's words."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        what = "a folder" if path.is_dir() else "a file that cannot be read"
+        raise ValueError(what) from None
+    except (ValueError, RecursionError):
+        raise ValueError("damaged JSON") from None
+    if not isinstance(content, dict):
+        raise ValueError("no table of keys and values")
+    return content
+
+
+def short(error: ValueError) -> str:
+    """Why a file cannot be used, on one line; the values that it names may be long."""
     return " ".join(str(error).split())[:150]
 
 
 def read(path: Path) -> dict:
     """One results.json with its own path as `file`; ValueError for what is not one."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise TypeError("no table of keys and values")
-        known = {key: value for key, value in content.items() if value is not None}
+        known = {key: value for key, value in read_json(path).items() if value is not None}
         results = DEFAULTS | known | {"file": str(path)}
         check(results)
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ValueError(f"{path} is left out, no results of a run ({reason(error)})") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is left out, no results of a run ({short(error)})") from None
     results["args"] = complete_args(results)
     return results
 
 
 def check(results: dict) -> None:
-    """TypeError, ValueError or KeyError unless all that is used here is there."""
+    """ValueError unless all that is used here is there."""
     missing = sorted(KINDS.keys() - results.keys())
     if missing:
         raise ValueError(f"it has no {', '.join(missing)}")
     for key, kind in KINDS.items():
         if not isinstance(results[key], kind):
-            raise TypeError(f"{key} is {results[key]}")
+            raise ValueError(f"{key} is {results[key]}")
     if results["algorithm"] not in METHODS:
         raise ValueError(f"algorithm is {results['algorithm']}")
     for key in ("path", "sha256"):
         if not isinstance(results["dataset"].get(key), str):
-            raise TypeError(f"dataset is {results['dataset']}")
+            raise ValueError(f"dataset is {results['dataset']}")
     for row in results["evaluations"]:
-        if not isinstance(row["update"], int):
-            raise TypeError(f"evaluations has {row}")
+        if not isinstance(row, dict) or not isinstance(row.get("update"), int):
+            raise ValueError(f"an evaluation has no update: {row}")
 
 
 def plain_args(args) -> dict:
@@ -266,15 +274,15 @@ def final_scores(results: dict, complain=warn) -> np.ndarray | None:
     if not path.exists():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        scores = np.array(content["scores"], dtype=float)
-        if scores.ndim != 1 or not len(scores) or not np.isfinite(scores).all():
+        content = read_json(path)
+        scores = content.get("scores")
+        if not isinstance(scores, list) or not scores or None in map(number, scores):
             raise ValueError("scores is no list of numbers")
         refuse_another(content, results)
-    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
-        complain(f"{path} is left out, no scores of episodes ({reason(error)})")
+    except ValueError as error:
+        complain(f"{path} is left out, no scores of episodes ({short(error)})")
         return None
-    return scores
+    return np.array(scores, dtype=float)
 
 
 def refuse_another(content: dict, results: dict) -> None:
@@ -302,13 +310,22 @@ def defaults(algorithm: str, env_id: str, literal: bool) -> dict:
     return plain_args(args)
 
 
-def departures(results: dict, ignored: set[str]) -> dict:
+def ignored_args(results: dict, pick: str) -> set[str]:
+    """Arguments that leave the picked evaluation of a run as it is. Of eval_freq that is so where
+    `last` is picked: the evaluations have random numbers of their own, but `best` is a maximum over
+    them, and --early-stop ends a run at one of them."""
+    if pick == "last" and results["args"].get("early_stop") is not True:
+        return IGNORED | {"eval_freq"}
+    return IGNORED
+
+
+def departures(results: dict, pick: str) -> dict:
     """{argument: value} wherever a run differs from its script's defaults for the task."""
     args = results["args"]
     literal = args.get("literal") is True
     usual = defaults(results["algorithm"], results["env_id"], literal)
     changed = {"literal": True} if literal else {}
-    for name in sorted({*args, *usual} - ignored):
+    for name in sorted({*args, *usual} - ignored_args(results, pick)):
         value = args.get(name, "absent")
         if value != usual.get(name, "absent"):
             changed[name] = value
@@ -437,21 +454,20 @@ class Row:
 
 def group(runs: list[dict], pick: str, complain=warn) -> tuple[list[Row], list[dict]]:
     """Rows of the finished and diverged runs, and the runs that have not ended."""
-    ignored = IGNORED | {"eval_freq"} if pick == "last" else IGNORED
     groups = {}
     unended = []
     for results in sorted(runs, key=age):
         if results["status"] not in ("finished", "diverged"):
             unended.append(results)
             continue
-        seeds = groups.setdefault(identity(results, ignored), {})
+        seeds = groups.setdefault(identity(results, pick), {})
         seed = results["seed"]
         if seed in seeds:
             complain(f"{seeds[seed]['file']} is left out, {results['file']} repeats it")
         seeds[seed] = results
     rows = []
     for seeds in groups.values():
-        rows.append(summary([seeds[seed] for seed in sorted(seeds)], pick, ignored))
+        rows.append(summary([seeds[seed] for seed in sorted(seeds)], pick))
     return sorted(rows, key=place), unended
 
 
@@ -461,8 +477,9 @@ def age(results: dict) -> tuple[float, str]:
     return Path(file).stat().st_mtime, file
 
 
-def identity(results: dict, ignored: set[str]) -> str:
+def identity(results: dict, pick: str) -> str:
     """Equal for runs that differ in the seed and the machine alone."""
+    ignored = ignored_args(results, pick)
     args = {name: value for name, value in results["args"].items() if name not in ignored}
     same = [results[key] for key in ("algorithm", "env_id", "variant")]
     same += [results["dataset"]["sha256"], args]
@@ -475,7 +492,7 @@ def place(row: Row) -> tuple:
     return rank, row.task, row.method, len(row.settings), str(row.settings)
 
 
-def summary(runs: list[dict], pick: str, ignored: set[str]) -> Row:
+def summary(runs: list[dict], pick: str) -> Row:
     """The row of a group."""
     first = runs[0]
     args = first["args"]
@@ -493,7 +510,7 @@ def summary(runs: list[dict], pick: str, ignored: set[str]) -> Row:
         name=first["row"],
         cloning=cloning(first),
         num_steps=args.get("num_steps"),
-        settings=departures(first, ignored),
+        settings=departures(first, pick),
         dataset=dataset,
         d4rl=dataset["sha256"] == published(first["env_id"]),
         seeds=[results["seed"] for results in runs],
@@ -1205,19 +1222,43 @@ def make_pages(dirs, pick: str) -> list[Page]:
     return [*pages, missing_page(complaints, unended, plans.absent, unscored_runs(rows, pick))]
 
 
+def check_out(out: Path) -> None:
+    """ValueError where a folder or a file stands in the way of the other."""
+    for folder in (out, out / "figures"):
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(
+                f"--out {out} is no folder to write to: {folder} is a file; name another"
+            )
+    for file in (out / "report.md", out / "index.html"):
+        if file.is_dir():
+            raise ValueError(
+                f"--out {out} is no folder to write to: {file} is a folder; name another"
+            )
+
+
 def report(options: Arguments) -> None:
     """Write report.md, index.html and figures/."""
     if not options.dirs:
         raise ArgumentError("no DIR is given; name folders of runs, such as runs")
+    check_out(Path(options.out))
     pages = make_pages(options.dirs, options.pick)
     words = [*options.dirs, "--out", options.out, "--pick", options.pick]
     command = shlex.join(["python", "report.py", *words])
     out = Path(options.out)
-    figures = out / "figures"
     try:
-        figures.mkdir(parents=True, exist_ok=True)
+        write_report(pages, command, out)
     except OSError as error:
-        raise ValueError(f"--out {out} is no folder to write to ({error}); name another") from error
+        where = error.filename or out  # a full disk has no name
+        raise ValueError(
+            f"--out {out}: {where} cannot be written ({error.strerror}); name another"
+        ) from error
+    print(f"{out / 'report.md'}, {out / 'index.html'}: {pages[-1].lead}")
+
+
+def write_report(pages: list[Page], command: str, out: Path) -> None:
+    """The pages and the pictures on them, as files."""
+    figures = out / "figures"
+    figures.mkdir(parents=True, exist_ok=True)
     for page in pages:
         for section in page.sections:
             for part in section.parts:
@@ -1225,7 +1266,6 @@ def report(options: Arguments) -> None:
                     (figures / f"{part.name}.svg").write_bytes(part.svg)
     (out / "report.md").write_text(markdown(pages, command), encoding="utf-8")
     (out / "index.html").write_text(html_document(pages, command), encoding="utf-8")
-    print(f"{out / 'report.md'}, {out / 'index.html'}: {pages[-1].lead}")
 
 
 def main(argv=None) -> int:

@@ -279,13 +279,15 @@ def test_final_scores_say_of_how_many_seeds_they_are(tmp_path, plain):
 
 @pytest.mark.parametrize(
     "content", ["{", "[]", "3", '{"scores": []}', '{"scores": null}', '{"scores": [[1]]}',
-        '{"scores": [1, null]}', '{"scores": ["x"]}', '{"other": 1}'],
+        '{"scores": [1, null]}', '{"scores": ["x"]}', '{"other": 1}', '{"scores": [[1], 2]}',
+        '{"scores": [1' + "0" * 400 + "]}"],
 )  # fmt: skip
 def test_bad_final_scores_are_named_and_the_run_counts(tmp_path, plain, content):
     save(tmp_path / "runs", results(90, seed=0))
     (tmp_path / "runs" / "run0" / "final_scores.json").write_text(content)
     _, page = make(tmp_path)
     assert "run0/final_scores.json is left out" in page.words["missing"]
+    assert not re.search(PYTHONS, page.words["missing"])
     assert cells(page.rows["d4rl"], "GTP", "0")[0] == "90.0"
 
 
@@ -347,6 +349,28 @@ def older(results, *names):
 
 UNITS = {"action_units": "unit", "action_bounds": [-1.0, 1.0]}
 LATER = ("action_units", "bf16", "d4rl_semantics", "reward_normalization", "track")
+
+
+@pytest.mark.parametrize("script", ["diffusion_ql", "consistency_ac"])
+@pytest.mark.parametrize(
+    ("pick", "early_stop", "counts"),
+    [("last", False, False), ("last", True, True), ("best", False, True), ("best", True, True)],
+)
+def test_how_often_a_run_evaluates_counts_where_it_decides(
+    tmp_path, plain, script, pick, early_stop, counts
+):
+    """--early-stop ends a run at an evaluation, and `best` is one; the last of a run of full length
+    is the same at any frequency. Where it counts, no run repeats one of another frequency."""
+    often = {"eval_freq": 25_000, "early_stop": early_stop}
+    seldom = {"eval_freq": 50_000, "early_stop": early_stop}
+    runs = [results(90, script, args=seldom), results(91, script, seed=1, args=often)]
+    runs.append(results(92, script, args=often))
+    _, page = make(tmp_path, *runs, pick=pick)
+    first = page.rows["d4rl"].index([HOPPER]) + 1
+    found = [row[:2] for row in page.rows["d4rl"][first : first + 1 + counts]]
+    assert sorted(seeds for _, seeds in found) == (["0", "0, 1"] if counts else ["0, 1"])
+    assert sum("eval_freq=25000" in name for name, _ in found) == counts
+    assert ("repeats it" in page.words["missing"]) != counts
 
 
 @pytest.mark.parametrize("pick", ["last", "best"])
@@ -554,20 +578,42 @@ def test_missing_agrees_with_the_status_of_the_sweep(tmp_path):
     assert len(absent) == 2
 
 
+PYTHONS = "column|Expecting|codec|recursion|Errno|indices|subscript|convert|sequence|digits|attrib"
+
+
 @pytest.mark.parametrize("content", [
     b"", b'{"algorithm": "gtp_offline", "env_id": "hop', b"\xff", b"[]", b"{}", b"[" * 10**5,
     json.dumps(results(1) | {"algorithm": "dreamer"}).encode(),
+    b'{"seed": 1' + b"0" * 5000 + b"}",
 ])  # fmt: skip
 def test_a_file_that_cannot_be_read_is_named_and_left_out(tmp_path, plain, content):
     (tmp_path / "runs" / "half").mkdir(parents=True)
     (tmp_path / "runs" / "half" / "results.json").write_bytes(content)
     text, page = make(tmp_path, results(90))
     assert "half/results.json is left out, no results of a run" in page.words["missing"]
-    assert not re.search(
-        "column|Expecting|codec|recursion", page.words["missing"]
-    )  # Python's words
+    assert not re.search(PYTHONS, page.words["missing"])
     assert cells(page.rows["d4rl"], "GTP", "0")[0] == "90.0"
     assert "half/results.json is left out" in text
+
+
+@pytest.mark.parametrize("row", [[1], 1, "x", [[]], {}, {"update": "x"}])
+def test_an_evaluation_without_an_update_is_named(tmp_path, row):
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps(results(1) | {"evaluations": [row]}))
+    said = f"{file} is left out, no results of a run (an evaluation has no update: {row})"
+    with pytest.raises(ValueError, match=re.escape(said)):
+        report.read(file)
+
+
+def test_a_folder_in_place_of_a_file_is_named(tmp_path, plain):
+    """Of a results.json, and of a final_scores.json."""
+    (tmp_path / "runs" / "a" / "results.json").mkdir(parents=True)
+    save(tmp_path / "runs", results(90))
+    (tmp_path / "runs" / "run0" / "final_scores.json").mkdir()
+    _, page = make(tmp_path)
+    words = page.words["missing"]
+    assert "a/results.json is left out, no results of a run (a folder)" in words
+    assert "final_scores.json is left out, no scores of episodes (a folder)" in words
 
 
 def test_what_a_file_lacks_is_named(tmp_path):
@@ -596,6 +642,7 @@ def test_no_odd_value_makes_the_report_fail(tmp_path, plain):
         odd.append(whole | {"evaluations": [whole["last"] | {"normalized_score": value}]})
     _, page = make(tmp_path, *odd)
     assert page.words["missing"].count("no results of a run") > 50
+    assert not re.search(PYTHONS, page.words["missing"])
 
 
 @pytest.mark.parametrize(
@@ -606,6 +653,7 @@ def test_no_odd_value_makes_the_report_fail(tmp_path, plain):
         (["{here}", "{here}/no"], 2, "{here}/no does not exist; name"),
         ([], 2, "no DIR is given; name folders of runs"),
         (["{here}/runs", "--out", "{here}/file"], 1, "--out {here}/file is no folder to write to"),
+        (["{here}/runs", "--out", "{here}/file/sub"], 1, "--out {here}/file/sub: {here}/file"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(tmp_path, plain, monkeypatch, capsys, words, code, said):
@@ -617,6 +665,26 @@ def test_what_cannot_be_done_is_one_line(tmp_path, plain, monkeypatch, capsys, w
     assert report.main([word.format(here=tmp_path) for word in words]) == code
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: " + said.format(here=tmp_path))
+
+
+@pytest.mark.parametrize("name", ["report.md", "index.html", "figures"])
+def test_what_is_in_the_way_of_a_report_is_named_before_the_work(
+    tmp_path, monkeypatch, capsys, name
+):
+    """A folder where a file is to be, or a file where a folder is; nothing else is written."""
+    save(tmp_path / "runs", results(1))
+    out = tmp_path / "out"
+    out.mkdir()
+    if name == "figures":
+        (out / name).write_text("")
+    else:
+        (out / name).mkdir()
+    monkeypatch.setattr(report, "make_pages", None)
+    assert report.main([str(tmp_path / "runs"), "--out", str(out)]) == 1
+    what = "a file" if name == "figures" else "a folder"
+    said = f"error: --out {out} is no folder to write to: {out / name} is {what}; name another"
+    assert capsys.readouterr().err.splitlines() == [said]
+    assert [path.name for path in out.iterdir()] == [name]
 
 
 def test_an_unknown_word_is_exit_code_2(tmp_path):
