@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from offline_tasks.pages import Table, draw_line, markdown_table  # noqa: E402
-from report import number  # noqa: E402
+from report import number, read_json  # noqa: E402
 from sweeps.reader import ArgumentError, InputError  # noqa: E402
 
 RESULTS = ROOT / "docs" / "results"
@@ -65,11 +65,9 @@ def plain_command(command, untold=("--run-dir",)):
 def load(file):
     """The results in a file; InputError unless they have all that a page shows."""
     try:
-        results = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{file} cannot be read as JSON; take the run in again") from error
-    if not isinstance(results, dict):
-        raise InputError(f"{file} holds no table of keys and values; name the folder of a run")
+        results = read_json(file)
+    except ValueError as error:
+        raise InputError(f"{file} is {error}; take in a run whose results.json is whole") from error
     if not isinstance(results.get("env_id"), str):
         raise InputError(
             f"{file} is of a run without a task, so without scores; train with --env-id"

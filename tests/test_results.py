@@ -153,7 +153,7 @@ UNUSABLE = {
     "no score": (made() | OWN, "an evaluation without update or score"),
     "no number": (made(90.0) | OWN | {"evaluations": [ROW, [1]]}, r"or score, \[1\]; drop the run"),
     "no update": (made(90.0) | OWN | {"evaluations": [ROW, {"normalized_score": 1}]}, "or score"),
-    "no table": ([], "holds no table of keys and values"),
+    "no table": ([], "is no table of keys and values; take in"),
     "no sha256": (made(90.0) | OWN | {"dataset": {"path": "x"}}, "`dataset` has no sha256"),
 } | {key: (without(key), f"`{key}` is None; name a run") for key in results.KINDS}
 
@@ -177,7 +177,7 @@ def test_damaged_json_is_named_also_where_it_is_recorded(place, tmp_path, call, 
         (place / "GTP-0.json", []),
     ):
         file.write_bytes(content)
-        said = f"error: {file} cannot be read as JSON; take the run in again"
+        said = f"error: {file} is damaged JSON; take in a run whose results.json is whole"
         assert call(*words) == (1, [said])
 
 
