@@ -5,8 +5,8 @@
 
 A file is PAGE/FOLDER/LABEL-SEED.json. A folder is a section of PAGE.md: the about.md in it, a
 figure, a table. README.md has the tables of all pages below docs/results/about.md. A file is
-replaced by a later state of its own run alone. Exit code: 2 for a wrong argument, 1 for what cannot
-be read or written; then no run is taken in.
+replaced by a later state of its own run alone: the same task, data and arguments, at least as many
+updates. Exit code: 2 for a wrong argument, 1 for what cannot be read or written.
 """
 
 import json
