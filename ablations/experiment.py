@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import json
 import math
+import os
 import platform
 import shlex
 import sys
@@ -31,6 +32,8 @@ import tyro
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 import gtp_offline  # noqa: E402
+import idle_flags  # noqa: E402
+from evaluate import ARGUMENT_ERRORS  # noqa: E402
 from sweeps.reader import ArgumentError  # noqa: E402
 
 # Arguments that say where and how something runs; a finished run serves any of them
@@ -55,6 +58,14 @@ ELSEWHERE = (
     "checkpoint_freq",
     "log_freq",
 )
+ENDED = ("finished", "diverged")  # statuses of a run that has nothing left to do
+KEYS = {  # of the results.json of any run, and their types
+    "status": str,
+    "seed": int,
+    "args": dict,
+    "dataset": dict,
+    "updates_per_second": float | int,
+}
 
 
 @dataclass
@@ -94,6 +105,50 @@ class StoppedError(ValueError):
         self.exit_code = exit_code
 
 
+# ---- arguments ---------------------------------------------------------------------------------
+
+
+def check_out(out: str | Path) -> None:
+    """ArgumentError unless --out is a folder that can be written to, or can become one."""
+    path = Path(out).absolute()
+    nearest = next(p for p in (path, *path.parents) if os.path.lexists(p))
+    if not nearest.is_dir():
+        raise ArgumentError(f"--out {out}: {nearest} is no folder; name a folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise ArgumentError(f"--out {out}: {nearest} may not be written to; name another folder")
+
+
+def check_least(options, least: dict[str, int]) -> None:
+    """ArgumentError for a number of the options, any ablation's, below its least one."""
+    for name, low in least.items():
+        value = getattr(options, name)
+        if value < low:
+            flag = name.replace("_", "-")
+            raise ArgumentError(f"--{flag} is {value}; it must be at least {low}")
+
+
+def check_distinct(flag: str, values: list[str]) -> None:
+    """ArgumentError for a value, as titles and tables have it, that is given twice."""
+    for value in values:
+        if values.count(value) > 1:
+            raise ArgumentError(f"{flag} has {value} twice, as titles have it; leave one out")
+
+
+def check_variants(variants: dict[str, Variant], options: Options) -> None:
+    """gtp_offline.ArgumentError for arguments that a run of the variants could not take."""
+    for variant in variants.values():
+        gtp_offline.check_args(arguments(variant, options.first_seed, options))
+
+
+def report_idle(options: Options) -> None:
+    """A line on stderr for a flag that does nothing in these runs. A script says nothing of the
+    kind of an ablation: what a variant changes nobody has given, and what it replaces may use other
+    flags."""
+    usual = arguments(Variant(), 0, replace(options, num_eval_episodes=0))
+    given = arguments(Variant(), 0, options)
+    idle_flags.report("gtp_offline", given, usual)
+
+
 # ---- runs --------------------------------------------------------------------------------------
 
 
@@ -111,13 +166,16 @@ def replacing(module, functions: dict[str, Callable]):
 
 
 def prepare(options: Options, name: str) -> Options:
-    """The options with a folder, the toy's data and what --quick means; ValueError for bad ones."""
-    if options.seeds < 1:
-        raise ArgumentError(f"--seeds is {options.seeds}; it must be at least 1")
+    """The options with a folder, the toy's data and what --quick means; ArgumentError for bad ones.
+    Nothing is written before the first run."""
+    check_least(options, {"seeds": 1, "first_seed": 0})
+    out = options.out or f"runs/{name}"
+    check_out(out)
     torch.set_num_threads(1)
-    out = Path(options.out or f"runs/{name}")
-    out.mkdir(parents=True, exist_ok=True)
-    options = replace(options, out=str(out))
+    options = replace(options, out=out, device=gtp_offline.find_device(options.device))
+    if not (options.env_id or options.dataset_path):
+        options = replace(options, dataset_path=str(toy_file(options)))
+    report_idle(options)
     if options.quick:
         options = replace(
             options,
@@ -126,12 +184,12 @@ def prepare(options: Options, name: str) -> Options:
             hidden_dim=16,
             num_eval_episodes=options.num_eval_episodes or 1,
         )
-    if options.env_id or options.dataset_path:
-        return options
-    file = out / "toy.npz"
-    if not file.exists():
-        toy.write_dataset(file)
-    return replace(options, dataset_path=str(file))
+    return options
+
+
+def toy_file(options: Options) -> Path:
+    """Where prepared options have the toy's data."""
+    return Path(options.out) / "toy.npz"
 
 
 def on_toy(options: Options) -> bool:
@@ -183,27 +241,72 @@ def run(title: str, variant: Variant, seed: int, options: Options) -> dict:
     """results.json of one run: trained, continued or found. `diverged` is a result, too."""
     folder = run_folder(title, seed, options)
     file = folder / "results.json"
+    if options.dataset_path == str(toy_file(options)) and not toy_file(options).exists():
+        toy.write_dataset(toy_file(options))
     args = replace(arguments(variant, seed, options), run_dir=str(folder))
-    results = {"status": "absent"}
-    if file.exists():
-        results = json.loads(file.read_text())
-        check_same(results, args)
-    if results["status"] not in ("finished", "diverged"):
+    results = earlier_results(folder, args)
+    if results["status"] not in ENDED:
         print(f"{folder}:", flush=True)
-        if (folder / "checkpoint.pt").exists():
+        if has_checkpoint(folder):
             saved = gtp_offline.resume_args(folder)
             data = args.dataset_path or saved.dataset_path
             args = replace(saved, device=options.device, dataset_path=data)
         train(title, variant, args)
         results = json.loads(file.read_text())
-    if results["status"] == "interrupted":
-        text = f"{folder} is interrupted; the same command goes on from there"
-        raise StoppedError(text, results["exit_code"])
+    refuse_interrupted(folder, results)
     about = {"variant": title, "table": variant.table, "row": variant.row}  # for tables.py
     if any(results.get(key) != value for key, value in about.items()):
         results |= about
         gtp_offline.write_json(file, results)
     return results | {"run_dir": str(folder)}
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a run can go on or act; a kill between two renames leaves the previous one alone."""
+    return any(folder.glob("checkpoint*.pt"))
+
+
+def read_results(folder: Path) -> dict | None:
+    """A run's results.json, None where there is none; ValueError where it is not a run's."""
+    file = folder / "results.json"
+    if not file.exists():
+        return None
+    try:
+        results = json.loads(file.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{file} cannot be read, it may be damaged") from error
+    lacking = [*KEYS]
+    if isinstance(results, dict):
+        lacking = [key for key, kind in KEYS.items() if not isinstance(results.get(key), kind)]
+    if lacking:
+        raise ValueError(f"{file} is not of a run: it has no {', '.join(lacking)}")
+    return results
+
+
+def earlier_results(folder: Path, args, script=gtp_offline) -> dict:
+    """What the run in a folder says of itself, in results.json or, where that is gone, in its
+    checkpoint; {"status": "absent"} where there is none. ValueError for a run of other data or
+    arguments, or one that cannot be read."""
+    try:
+        results = read_results(folder)
+        if results is None and has_checkpoint(folder):
+            saved = script.load_checkpoint(folder)["results"]
+            results = saved | {"status": "running"}  # results.json is still to be written
+    except ValueError as error:
+        raise ValueError(f"{error}; remove {folder} or give another --out") from error
+    if results is None:
+        return {"status": "absent"}
+    was = difference(results, args, script)
+    if was:
+        raise ValueError(f"{folder} was run with {was}; remove it or give another --out")
+    return results
+
+
+def refuse_interrupted(folder: Path, results: dict) -> None:
+    """StoppedError for a run that a signal has ended."""
+    if results["status"] == "interrupted":
+        text = f"{folder} is interrupted; the same command goes on from there"
+        raise StoppedError(text, results["exit_code"])
 
 
 def train(title: str, variant: Variant, args) -> None:
@@ -215,30 +318,31 @@ def train(title: str, variant: Variant, args) -> None:
         gtp_offline.train(args)
 
 
-def check_same(results: dict, args) -> None:
-    """ValueError, with the first difference, unless a run has these data and arguments."""
-    was = difference(results, args)
-    if was:
-        raise ValueError(f"{args.run_dir} was run with {was}; remove it or give another --out")
-
-
-def difference(results: dict, args) -> str:
-    """What a run has that is not in args, as an error names it; empty if it is the same."""
-    saved = gtp_offline.OLDER | results["args"]
-    task = saved["env_id"] or ""
+def difference(results: dict, args, script=gtp_offline) -> str:
+    """What a run of a script has that is not in args, as an error names it; empty if it is the
+    same. Arguments that say where it ran or that do nothing make no difference."""
+    saved = script.OLDER | results["args"]
+    task = saved.get("env_id") or ""
     if task != args.env_id:
         return f"--env-id {shlex.quote(task)}"
+    dataset = results["dataset"]
     if args.dataset_path:
-        other_data = sha256(args.dataset_path) != results["dataset"]["sha256"]
+        other_data = sha256(args.dataset_path) != dataset.get("sha256")
     else:
-        other_data = bool(saved["dataset_path"])
+        other_data = bool(saved.get("dataset_path"))
     if other_data:
-        return f"the data {results['dataset']['path']}"
+        return f"the data {dataset.get('path')}"
+    aside = {*ELSEWHERE, *idle_flags.idle_flags(script.__name__, args)}
     for name, value in asdict(args).items():
-        plain = "inf" if value == math.inf else value  # as results.json has it
-        if name not in ELSEWHERE and saved.get(name, plain) != plain:
-            return f"--{name.replace('_', '-')} {saved[name]}"
+        was = plain(saved.get(name, value))
+        if name not in aside and was != plain(value):
+            return f"--{name.replace('_', '-')} {was}"
     return ""
+
+
+def plain(value):
+    """An argument as results.json has it."""
+    return "inf" if value == math.inf else value
 
 
 @lru_cache
@@ -252,7 +356,7 @@ def sha256(path: str) -> str:
 
 def load_policy(run_dir: str, **changes):
     """The act of a run; None if it diverged before its first checkpoint."""
-    if not (Path(run_dir) / "checkpoint.pt").exists():
+    if not has_checkpoint(Path(run_dir)):
         return None
     return gtp_offline.load_policy(run_dir, **changes)
 
@@ -322,6 +426,7 @@ def select(variants: dict[str, Variant], only: tuple[str, ...]) -> dict[str, Var
 def compare(name: str, options: Options, variants: dict[str, Variant]) -> dict[str, dict]:
     """{title: summary} of every variant over the seeds, also written to {out}/{name}.json."""
     chosen = select(variants, options.only) if options.only else variants
+    check_variants(chosen, options)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     table = {}
     for title, variant in chosen.items():
@@ -461,7 +566,7 @@ def exit_code(error: Exception) -> int:
     """Of what `main` has caught."""
     if isinstance(error, StoppedError):
         return error.exit_code
-    wrong_arguments = (ArgumentError, gtp_offline.ArgumentError)  # of an ablation, of a run
+    wrong_arguments = (ArgumentError, *ARGUMENT_ERRORS)  # of an ablation, of the scripts
     return 2 if isinstance(error, wrong_arguments) else 1
 
 
@@ -472,7 +577,7 @@ def main(function: Callable, kind: type, argv=None) -> int:
     try:
         function(options)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
         return exit_code(error)
     except KeyboardInterrupt:  # not in a training, which ends in good order
         return 128 + SIGINT

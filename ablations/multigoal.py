@@ -12,16 +12,28 @@ the first seed; under it, in 1,000 episodes of every seed, how many reach each g
 from __future__ import annotations
 
 import importlib
-import json
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from experiment import ArgumentError, gtp_offline, main, new_figure, seeds_text
+from experiment import (
+    ENDED,
+    check_least,
+    check_out,
+    earlier_results,
+    gtp_offline,
+    has_checkpoint,
+    main,
+    new_figure,
+    refuse_interrupted,
+    replacing,
+    seeds_text,
+)
 
 import offline_tasks
+from offline_tasks import endings
 
 ENV_ID = "multigoal-v0"
 POLICIES = {  # script: title of its panel
@@ -49,20 +61,23 @@ def run_one(name: str, seed: int, options: Arguments) -> dict:
     folder = Path(options.out) / f"{name}__{seed}__{options.num_updates}"
     if options.quick:
         folder = folder.with_name(f"{folder.name}__quick")
-    file = folder / "results.json"
-    if file.exists():
-        results = json.loads(file.read_text())
-        if results["status"] == "finished":
-            results["args"]["run_dir"] = str(folder)  # it may have been moved
-            return results
-    if (folder / "checkpoint.pt").exists():
-        args = replace(script.resume_args(folder), device=options.device)
-    else:
-        args = replace(arguments(script, options), seed=seed, run_dir=str(folder))
-    results = script.train(args)
-    if results["status"] != "finished":
-        raise ValueError(f"{folder} is {results['status']}; the same command goes on from there")
+    args = replace(arguments(script, options), seed=seed, run_dir=str(folder))
+    results = earlier_results(folder, args, script)
+    if results["status"] not in ENDED:
+        if has_checkpoint(folder):
+            args = replace(script.resume_args(folder), device=options.device)
+        with replacing(offline_tasks, {"say_end": say_end}):
+            results = script.train(args)
+    refuse_interrupted(folder, results)
+    if results["status"] == "diverged":
+        raise ValueError(f"{folder} diverged; remove it and give other --num-updates")
+    results["args"]["run_dir"] = str(folder)  # it may have been moved
     return results
+
+
+def say_end(results: dict) -> None:
+    """How to go on: by the command of this comparison, as with the runs of an ablation."""
+    endings.say_end(results | {"variant": "multigoal"})
 
 
 def arguments(script, options: Arguments):
@@ -124,10 +139,13 @@ def draw(table: dict[str, dict], path: Path) -> None:
 
 def run(options: Arguments) -> None:
     """Train, write the table, draw."""
-    if options.seeds < 1:
-        raise ArgumentError(f"--seeds is {options.seeds}; it must be at least 1")
+    check_least(options, {"seeds": 1})
+    check_out(options.out)
     if options.quick:
         options = replace(options, seeds=1, num_updates=min(options.num_updates, 300))
+    for name in POLICIES:
+        script = importlib.import_module(name)
+        script.check_args(arguments(script, options))
     torch.set_num_threads(1)
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)

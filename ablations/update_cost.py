@@ -27,7 +27,15 @@ from itertools import accumulate
 from pathlib import Path
 
 import torch
-from experiment import ArgumentError, Variant, gtp_offline, main, print_rows, replacing
+from experiment import (
+    Variant,
+    check_least,
+    check_out,
+    gtp_offline,
+    main,
+    print_rows,
+    replacing,
+)
 from paper import TABLE_3_HOURS
 
 SCRIPTS = ("ode_solver", "linear_q", "shortcut", "meanflow")
@@ -121,8 +129,8 @@ def costs(variants: dict[str, Variant], device: str = "cpu", rounds: int = 30) -
 
 def run(options: Arguments) -> None:
     """Measure, write and tabulate."""
-    if options.rounds < 1:
-        raise ArgumentError(f"--rounds is {options.rounds}; it must be at least 1")
+    check_least(options, {"rounds": 1})
+    check_out(options.out)
     gtp_offline.check_device(options.device)
     torch.set_num_threads(1)
     variants = {"GTP": Variant()}

@@ -193,12 +193,13 @@ def train(arguments: Arguments) -> list[dict]:
     data = Path(arguments.out) / "bandit.npz"
     options = experiment.Options(**asdict(arguments), dataset_path=str(data))
     options = experiment.prepare(options, "weighted_bc")
+    variants = {eta: Variant(CHANGES | {"eta": eta}) for eta in TRAINED_ETAS}
+    experiment.check_variants(variants, options)
     if not data.exists():
         write_dataset(data)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     rows = []
-    for eta in TRAINED_ETAS:
-        variant = Variant(CHANGES | {"eta": eta})
+    for eta, variant in variants.items():
         runs = [experiment.run(f"eta {eta:g}", variant, seed, options) for seed in seeds]
         for results in runs:
             if results["status"] != "finished":

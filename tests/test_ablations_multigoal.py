@@ -1,6 +1,8 @@
 """ablations/multigoal.py: the numbers of a run, and the smoke test."""
 
 import json
+import os
+import signal
 import sys
 
 import pytest
@@ -10,6 +12,8 @@ sys.path.insert(0, str(ROOT / "ablations"))
 
 import experiment
 import multigoal
+
+import gtp_offline
 
 
 def call(*argv):
@@ -60,3 +64,63 @@ def test_quick_compares_the_four_policies(tmp_path, monkeypatch, capsys):
 def test_no_seed_is_refused(tmp_path, capsys):
     assert call("--seeds", "0", "--out", tmp_path) == 2
     assert "--seeds is 0" in capsys.readouterr().err
+
+
+@pytest.fixture
+def gtp_alone(monkeypatch):
+    """One policy of the four, without pictures; the flags of a run of eight updates."""
+    monkeypatch.setattr("offline_tasks.plot_run", lambda *given, **named: None)
+    monkeypatch.setattr(multigoal, "POLICIES", {"gtp_offline": "GTP"})
+    return "--quick", "--num-updates", 8
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_in_good_order(number, gtp_alone, tmp_path, monkeypatch, capsys):
+    """130 or 143, and the command that goes on is its own, to the end of an undisturbed run."""
+    consistency_loss = gtp_offline.consistency_loss
+
+    def interrupting(*given, **named):
+        os.kill(os.getpid(), number)
+        return consistency_loss(*given, **named)
+
+    monkeypatch.setattr(gtp_offline, "consistency_loss", interrupting)
+    assert call(*gtp_alone, "--out", tmp_path / "a") == 128 + number
+    shown = capsys.readouterr()
+    (file,) = tmp_path.glob("a/*/results.json")
+    saved = json.loads(file.read_text())
+    assert f"interrupted; go on with: {saved['command']}" in shown.out
+    assert "--resume" not in shown.out and "the same command goes on from there" in shown.err
+    assert (saved["update"], saved["variant"]) == (1, "")  # a run like any other of its script
+    monkeypatch.setattr(gtp_offline, "consistency_loss", consistency_loss)
+    for out in ("a", "b"):
+        assert call(*gtp_alone, "--out", tmp_path / out) == 0
+    a, b = (json.loads((tmp_path / out / "multigoal.json").read_text()) for out in ("a", "b"))
+    assert a["gtp_offline"]["energy_score"] == b["gtp_offline"]["energy_score"]
+
+
+def test_what_is_there_is_used_for_the_same_arguments_alone(gtp_alone, tmp_path, capsys):
+    """Also by a checkpoint without results.json, the previous one alone, or damaged results."""
+    command = *gtp_alone, "--out", tmp_path
+    assert call(*command) == 0
+    (file,) = tmp_path.glob("*/results.json")
+    whole = json.loads(file.read_text())
+    file.write_text(json.dumps(whole | {"args": whole["args"] | {"lambda_flow": 3.0}}))
+    assert call(*command) == 1
+    assert f"{file.parent} was run with --lambda-flow 3.0; remove it" in capsys.readouterr().err
+    file.write_text("{")
+    assert call(*command) == 1
+    assert f"{file} cannot be read" in capsys.readouterr().err
+    file.unlink()
+    checkpoint = file.with_name("checkpoint.pt")
+    checkpoint.rename(file.with_name("checkpoint.previous.pt"))
+    assert call(*command) == 0
+    assert json.loads(file.read_text())["last"] == whole["last"]
+
+
+def test_a_run_that_diverged_is_refused_with_the_remedy(gtp_alone, tmp_path, capsys):
+    command = *gtp_alone, "--out", tmp_path
+    assert call(*command) == 0
+    (file,) = tmp_path.glob("*/results.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"status": "diverged"}))
+    assert call(*command) == 1
+    assert f"{file.parent} diverged; remove it and give" in capsys.readouterr().err

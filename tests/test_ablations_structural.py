@@ -533,3 +533,146 @@ def test_a_run_is_used_again_for_the_same_data_and_arguments_only(tmp_path, data
     ):
         code, error = run(*given)
         assert code == 1 and named in error and "another --out" in error
+
+
+# ---- what is in --out already ------------------------------------------------------------------
+
+EULER = ("--quick", "--only", "Euler", "--num-updates", 8)
+
+
+@pytest.fixture
+def euler(tmp_path, capsys):
+    """The folder of a finished run of ode_solver.py below tmp_path."""
+    assert call("ode_solver", *EULER, "--out", tmp_path) == 0
+    (checkpoint,) = tmp_path.glob("*/checkpoint.pt")
+    capsys.readouterr()
+    return checkpoint.parent
+
+
+def test_a_checkpoint_without_results_is_of_its_own_arguments_alone(euler, tmp_path, capsys):
+    """The same command makes the results anew; another is refused and labels nothing."""
+    (euler / "results.json").unlink()
+    (tmp_path / "ode_solver.json").unlink()
+    assert call("ode_solver", *EULER, "--out", tmp_path, "--eta", 5) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{euler} was run with --eta 0.0; remove it or give another --out" in line
+    assert not (euler / "results.json").exists()
+    assert not (tmp_path / "ode_solver.json").exists()
+    assert call("ode_solver", *EULER, "--out", tmp_path) == 0
+    written = json.loads((tmp_path / "ode_solver.json").read_text())
+    assert written["variants"]["Euler, 1 step"]["statuses"] == ["finished"]
+
+
+def test_infinity_is_the_same_argument_in_a_checkpoint_and_in_results():
+    args = arguments(max_weight=np.inf)
+    dataset = {"sha256": "none", "path": "x.npz"}
+    for spelled in (np.inf, "inf"):
+        results = {"args": vars(args) | {"max_weight": spelled}, "dataset": dataset}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(experiment, "sha256", lambda path: "none")
+            assert experiment.difference(results, args) == ""
+            other = replace(args, max_weight=7.0)
+            assert experiment.difference(results, other) == "--max-weight inf"
+
+
+def test_a_run_goes_on_from_the_previous_checkpoint_alone(tmp_path, monkeypatch, capsys):
+    """A kill between the two renames of the second checkpoint, at update 4, leaves that of update
+    2; the same command ends as a run that nothing has stopped."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    usual = gtp.default_args
+    often = lambda **given: replace(usual(**given), checkpoint_freq=2)  # noqa: E731
+    monkeypatch.setattr(gtp, "default_args", often)
+    assert call("ode_solver", *EULER, "--out", whole) == 0
+    save = gtp.save_checkpoint
+
+    def killing(path, state):
+        if state["results"]["update"] == 4:
+            path.replace(path.with_name("checkpoint.previous.pt"))
+            raise KeyboardInterrupt
+        save(path, state)
+
+    monkeypatch.setattr(gtp, "save_checkpoint", killing)
+    assert call("ode_solver", *EULER, "--out", killed) == 130
+    (previous,) = killed.glob("*/checkpoint*.pt")
+    assert previous.name == "checkpoint.previous.pt"
+    assert experiment.load_policy(str(previous.parent)) is not None
+    monkeypatch.setattr(gtp, "save_checkpoint", save)
+    assert call("ode_solver", *EULER, "--out", killed) == 0
+    one, other = (next(folder.glob("*/results.json")).read_text() for folder in (whole, killed))
+    assert json.loads(one)["last"] == json.loads(other)["last"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "cannot be read, it may be damaged"),
+        ('{"status": "finished"}', "no seed, args, dataset, updates_per_second"),
+        ("[]", "no status, seed, args"),
+    ],
+)
+def test_damaged_results_are_named_with_the_remedy(text, words, euler, tmp_path, capsys):
+    (euler / "results.json").write_text(text)
+    assert call("ode_solver", *EULER, "--out", tmp_path) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"error: {euler}/results.json " in line and words in line
+    assert f"remove {euler} or give another --out" in line
+    assert (euler / "results.json").read_text() == text
+
+
+def test_a_damaged_checkpoint_is_named_with_the_remedy(euler, tmp_path, capsys):
+    (euler / "results.json").unlink()
+    (euler / "checkpoint.pt").write_text("")
+    assert call("ode_solver", *EULER, "--out", tmp_path) == 1
+    error = capsys.readouterr().err
+    assert f"{euler} holds no whole checkpoint" in error
+    assert f"remove {euler} or give another --out" in error
+
+
+def test_an_idle_flag_is_said_and_keeps_no_run_from_being_used_again(euler, tmp_path, capsys):
+    """The toy has no episodes."""
+    before = (euler / "results.json").read_text()
+    assert call("ode_solver", *EULER, "--out", tmp_path, "--num-eval-episodes", 7) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "warning: --num-eval-episodes 7 has no effect with no --env-id"
+    assert (euler / "results.json").read_text() == before
+
+
+@pytest.mark.parametrize("name", ["ode_solver", "weighted_bc", "multigoal", "update_cost"])
+@pytest.mark.parametrize("below", ["", "x"])
+def test_a_file_is_no_folder_of_an_ablation(name, below, tmp_path, monkeypatch, capsys):
+    """Said before anything is trained or measured."""
+    monkeypatch.setattr(gtp, "train", lambda args: pytest.fail("trained"))
+    monkeypatch.setattr(update_cost, "costs", lambda *given: pytest.fail("measured"))
+    file = tmp_path / "file"
+    file.write_text("kept")
+    out = file / below if below else file
+    assert call(name, "--quick", "--out", out) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"error: --out {out}: {file} is no folder; name a folder"
+    assert file.read_text() == "kept"
+
+
+def test_a_folder_that_may_not_be_written_to_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(os, "access", lambda *given: False)
+    assert call("shortcut", "--quick", "--out", tmp_path / "new") == 2
+    assert f"{tmp_path} may not be written to" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "argv", "words"),
+    [
+        ("shortcut", ["--only", "nothing"], "--only nothing"),
+        ("shortcut", ["--hidden-dim", "-4", "--num-updates", "8"], "--hidden-dim is -4"),
+        ("shortcut", ["--num-updates", "0"], "--num-updates is 0"),
+        ("shortcut", ["--device", "foo"], "--device foo is not to be had"),
+        ("shortcut", ["--first-seed", "-1"], "--first-seed is -1"),
+        ("weighted_bc", ["--hidden-dim", "0"], "--hidden-dim is 0"),
+        ("multigoal", ["--num-updates", "0"], "--num-updates is 0"),
+        ("multigoal", ["--device", "foo"], "--device foo is not to be had"),
+    ],
+)
+def test_what_is_refused_leaves_no_folder(name, argv, words, tmp_path, capsys):
+    assert call(name, *argv, "--out", tmp_path / "out") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error:") and words in line
+    assert not (tmp_path / "out").exists()
