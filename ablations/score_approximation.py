@@ -45,7 +45,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from experiment import ArgumentError, gtp_offline, main, new_figure, print_rows, style
+from experiment import (
+    ArgumentError,
+    check_out,
+    gtp_offline,
+    main,
+    new_figure,
+    print_rows,
+    style,
+)
 
 SIGMA_MIN = 0.002
 COUNTS = (11, 41, 161, 641, 1281)  # N
@@ -476,12 +484,16 @@ def draw_solvers(axis, substeps: list[dict]) -> None:
 
 
 def check(options: Arguments) -> None:
-    """ValueError for data that the method cannot take."""
+    """ArgumentError for a folder that cannot be, or for data that the method cannot take."""
+    check_out(options.out)
     low, high = options.masses
     positive = low > 0 and high > 0
     if not positive or abs(low + high - 1) > 1e-6:
         raise ArgumentError(f"--masses are {low} {high}; give two positive numbers whose sum is 1")
-    if not 0 < 0.02 * options.mode <= options.std:
+    for flag, width in (("--mode", options.mode), ("--std", options.std)):
+        if not 0 < width <= 1e4:
+            raise ArgumentError(f"{flag} {width} must lie in (0, 10000]")
+    if 0.02 * options.mode > options.std:
         raise ArgumentError(f"--std {options.std} must be at least 0.02 --mode, for the knots in x")
     if not SIGMA_MIN < options.sigma_max <= 1e4:
         raise ArgumentError(f"--sigma-max {options.sigma_max} must lie in ({SIGMA_MIN}, 10000]")

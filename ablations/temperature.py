@@ -33,8 +33,8 @@ from experiment import (
     ArgumentError,
     Options,
     Variant,
-    arguments,
     cell,
+    check_distinct,
     compare,
     gtp_offline,
     load_policy,
@@ -242,13 +242,13 @@ def run(options: Arguments) -> None:
     """Train, compare with the exact answers, tabulate and draw."""
     if options.eta:
         raise ArgumentError(f"--eta {options.eta:g} is what is swept; give --etas {options.eta:g}")
+    check_distinct("--etas", [f"{eta:g}" for eta in options.etas])
+    check_distinct("--clips", [f"{clip:g}" for clip in options.clips])
     options = prepare(options, "temperature")
     if not options.etas:
         swept = QUICK_ETAS if options.quick else ETAS
         options = replace(options, etas=(0.0, *swept) if on_toy(options) else swept)
     chosen = variants(options)
-    for variant in chosen.values():  # refuses a bad eta or clip before the first run
-        gtp_offline.check_args(arguments(variant, 0, options))
     table = compare("temperature", options, chosen)
     for title, row in table.items():
         changes = chosen[title].changes

@@ -220,7 +220,9 @@ def test_score_approximation_quick_form(tmp_path):
     [
         (["--masses", "0.5", "0.6"], "whose sum is 1"),
         (["--std", "0.001"], "--std 0.001"),
-        (["--mode", "0"], "--mode"),
+        (["--mode", "0"], "--mode 0.0 must lie in (0, 10000]"),
+        (["--mode", "nan"], "--mode nan must lie in (0, 10000]"),
+        (["--std", "inf"], "--std inf must lie in (0, 10000]"),
         (["--sigma-max", "0.001"], "--sigma-max"),
     ],
 )
@@ -306,7 +308,7 @@ def test_weighted_bc_refuses(tmp_path, monkeypatch, capsys):
     assert weighted_run("--seeds", 0, "--out", tmp_path / "out") == 2
     assert "--seeds is 0" in capsys.readouterr().err
     (tmp_path / "file").write_text("")
-    assert weighted_run("--out", tmp_path / "file") == 1
+    assert weighted_run("--out", tmp_path / "file") == 2
     diverged = lambda *args: {"status": "diverged", "run_dir": "there"}  # noqa: E731
     monkeypatch.setattr(experiment, "run", diverged)
     assert weighted_run("--out", tmp_path / "out") == 1
