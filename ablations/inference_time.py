@@ -19,7 +19,6 @@ with and one without.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -33,12 +32,15 @@ import torch
 from experiment import (
     ArgumentError,
     cell,
+    check_least,
+    check_out,
     gtp_offline,
     machine,
     main,
     mean_std,
     new_figure,
     print_rows,
+    read_results,
     style,
 )
 
@@ -81,37 +83,43 @@ class Policy:
     trained: bool
 
 
-def trained_runs(options: Arguments) -> dict[str, list[tuple[Path, dict]]]:
-    """{script: [(run directory, its arguments)]} of --checkpoints; ValueError if one is not of a
+def trained_runs(options: Arguments) -> dict[str, list[tuple[Path, object]]]:
+    """{script: [(run directory, its arguments)]} of --checkpoints; ArgumentError if one is not of a
     finished run of the three scripts on the task."""
     found = {script: [] for script, *_ in POLICIES.values()}
     for folder in map(Path, options.checkpoints):
-        file = folder / "results.json"
-        results = json.loads(file.read_text()) if file.is_file() else {}
+        try:
+            results = read_results(folder) or {}
+        except ValueError as error:
+            raise ArgumentError(f"--checkpoints {folder}: {error}; name another run") from error
         script = results.get("algorithm")
         if script not in found or results["status"] != "finished":
             raise ArgumentError(f"--checkpoints {folder} is no finished run of {', '.join(found)}")
-        task = results["env_id"]
+        task = results.get("env_id")
+        if not task:
+            raise ArgumentError(
+                f"--checkpoints {folder} has no task; name runs on one"
+            )
         if task != options.env_id:
             raise ArgumentError(f"--checkpoints {folder} is of {task}; give --env-id {task}")
-        found[script].append((folder, results["args"]))
+        found[script].append((folder, import_module(script).resume_args(folder)))
     return found
 
 
-def trained_policy(title: str, runs: list[tuple[Path, dict]], device: str) -> Policy:
+def trained_policy(title: str, runs: list[tuple[Path, object]], device: str) -> Policy:
     """A row from its script's runs, less those without the critic it takes."""
     script, steps, candidates = POLICIES[title]
     policy = Policy([], [], trained=True)
     for folder, args in runs:
-        if script == "diffusion_ql" and args["num_steps"] != steps:
-            raise ArgumentError(f"--checkpoints {folder} has T = {args['num_steps']}, not {steps}")
-        has_critic = args["eta"] > 0 or args["num_candidates"] > 1
+        if script == "diffusion_ql" and args.num_steps != steps:
+            raise ArgumentError(f"--checkpoints {folder} has T = {args.num_steps}, not {steps}")
+        has_critic = args.eta > 0 or args.num_candidates > 1
         if has_critic or candidates == 1:
             act = import_module(script).load_policy(
                 folder, num_steps=steps, num_candidates=candidates, device=device
             )
             policy.acts.append(act)
-            policy.seeds.append(args["seed"])
+            policy.seeds.append(args.seed)
     return policy
 
 
@@ -253,18 +261,17 @@ def draw(table: dict[str, dict], path: Path, title: str) -> None:
 
 
 def check(options: Arguments) -> None:
-    """ValueError for counts, a task or a device that cannot be."""
-    counts = {
-        "--seeds": options.seeds,
-        "--rounds": options.rounds,
-        "--calls": options.calls,
-        "--num-eval-episodes": options.num_eval_episodes,
-    }
-    for flag, count in counts.items():
-        if count < 1:
-            raise ArgumentError(f"{flag} is {count}; it must be at least 1")
+    """ArgumentError for counts, sizes, a folder, a task or a device that cannot be."""
+    check_out(options.out)
+    check_least(options, {"seeds": 1, "rounds": 1, "calls": 1, "num_eval_episodes": 1})
+    if not options.env_id:
+        raise ArgumentError(f"--env-id is empty; give a task, {TASK} say")
     args = gtp_offline.default_args(env_id=options.env_id, device=options.device)
-    gtp_offline.check_args(args)
+    gtp_offline.check_args(replace(args, hidden_dim=options.hidden_dim))
+    episodes = options.num_eval_episodes
+    if episodes != Arguments.num_eval_episodes and not options.checkpoints:
+        words = f"--num-eval-episodes {episodes} has no effect with no --checkpoints"
+        print(f"warning: {words}", file=sys.stderr)
 
 
 def run(options: Arguments) -> None:

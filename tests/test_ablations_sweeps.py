@@ -355,16 +355,69 @@ def test_inference_time_has_every_row(tmp_path, monkeypatch, capsys):
         (temperature, ["--eta", "5"], "--eta 5 is what is swept; give --etas 5"),
         (temperature, ["--etas", "-1"], "--eta is -1.0; give a number from 0"),
         (temperature, ["--clips", "nan"], "--max-weight is nan; give a number"),
+        (temperature, ["--etas", "2", "2.0000001"], "--etas has 2 twice, .*; leave one out"),
+        (temperature, ["--clips", "5", "inf", "inf"], "--clips has inf twice, .*; leave one out"),
         (inference_time, ["--rounds", "0"], "--rounds is 0; it must be at least 1"),
         (inference_time, ["--checkpoints", "nowhere"], "--checkpoints nowhere is no finished run"),
         (inference_time, ["--env-id", "hopper-v9"], "unknown env id 'hopper-v9'"),
+        (inference_time, ["--env-id", ""], "--env-id is empty; give a task"),
+        (inference_time, ["--hidden-dim", "0"], "--hidden-dim is 0; give a number from 1"),
+        (inference_time, ["--hidden-dim", "-4"], "--hidden-dim is -4; give a number from 1"),
         (inference_time, ["--device", "cuda:99"], "cuda:99 is not to be had"),
         (design_choices, ["--only", "no such"], "--only no such is in none of default, "),
     ],
 )
 def test_bad_input_is_one_line(script, argv, message, tmp_path, capsys):
-    assert call(script, "--quick", "--out", tmp_path, *argv) == 2
+    out = tmp_path / "out"
+    assert call(script, "--quick", "--out", out, *argv) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert re.search(message, error), error
-    assert not [*tmp_path.glob("*.json")]
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "results.json cannot be read, it may be damaged"),
+        ('{"algorithm": "gtp_offline"}', "results.json is not of a run: it has no status, seed"),
+    ],
+)
+def test_the_results_of_a_trained_policy_are_checked(text, words, tmp_path, capsys):
+    (tmp_path / "results.json").write_text(text)
+    out = tmp_path / "out"
+    assert call(inference_time, "--quick", "--checkpoints", tmp_path, "--out", out) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: --checkpoints {tmp_path}: ") and words in line
+    assert not out.exists()
+
+
+def test_a_trained_policy_has_a_task_and_a_checkpoint(small, tmp_path, capsys):
+    args = small()
+    gtp.train(args)
+    argv = "--quick", "--checkpoints", args.run_dir, "--out", tmp_path / "out"
+    assert call(inference_time, *argv) == 2
+    assert f"--checkpoints {args.run_dir} has no task" in capsys.readouterr().err
+    file = tmp_path / "run/results.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"env_id": paper.TABLE_6_TASK}))
+    (tmp_path / "run/checkpoint.pt").unlink()
+    assert call(inference_time, *argv) == 2
+    assert f"{args.run_dir} holds no whole checkpoint" in capsys.readouterr().err
+
+
+def test_the_time_is_not_measured_for_a_file_as_out(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(inference_time, "measure", lambda *given: pytest.fail("measured"))
+    (tmp_path / "file").write_text("kept")
+    for out in (tmp_path / "file", tmp_path / "file/x"):
+        assert call(inference_time, "--quick", "--out", out) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line == f"error: --out {out}: {tmp_path}/file is no folder; name a folder"
+
+
+def test_episodes_without_a_trained_policy_are_said_to_be_none(capsys):
+    inference_time.check(inference_time.Arguments(num_eval_episodes=5))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "warning: --num-eval-episodes 5 has no effect with no --checkpoints"
+    inference_time.check(inference_time.Arguments())
+    inference_time.check(inference_time.Arguments(num_eval_episodes=5, checkpoints=("a",)))
+    assert not capsys.readouterr().err
