@@ -97,9 +97,7 @@ def trained_runs(options: Arguments) -> dict[str, list[tuple[Path, object]]]:
             raise ArgumentError(f"--checkpoints {folder} is no finished run of {', '.join(found)}")
         task = results.get("env_id")
         if not task:
-            raise ArgumentError(
-                f"--checkpoints {folder} has no task; name runs on one"
-            )
+            raise ArgumentError(f"--checkpoints {folder} has no task; name runs on one")
         if task != options.env_id:
             raise ArgumentError(f"--checkpoints {folder} is of {task}; give --env-id {task}")
         found[script].append((folder, import_module(script).resume_args(folder)))
