@@ -21,7 +21,15 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from experiment import ArgumentError, gtp_offline, main, print_rows
+from experiment import (
+    ArgumentError,
+    check_distinct,
+    check_least,
+    check_out,
+    gtp_offline,
+    main,
+    print_rows,
+)
 
 import gtp_bc
 import offline_tasks
@@ -36,7 +44,7 @@ class Arguments:
 
     actors: list[str]  # run directories
     critics: list[str]  # run directories
-    num_candidates: int = 50  # samples to choose among
+    num_candidates: int = 50  # samples to choose among, at least 2
     num_eval_episodes: int = 20  # episodes of each pair
     num_rows: int = 20_000  # transitions for a critic's correlation
     seed: int = 0  # of the episodes, of the noise and of the rows
@@ -60,7 +68,21 @@ def load(folder: str, device: str) -> Trained:
     return Trained(script, args, script.load_networks(state, args), state["results"])
 
 
-def check(actors: dict[str, Trained], critics: dict[str, Trained]) -> None:
+def check_options(options: Arguments) -> None:
+    """ArgumentError for what can be told from the options alone."""
+    for flag, folders in (("--actors", options.actors), ("--critics", options.critics)):
+        if not folders:
+            raise ArgumentError(f"{flag} is empty; name one run directory or more")
+        check_distinct(flag, folders)
+    least = {"num_candidates": 2, "num_eval_episodes": 1, "num_rows": 2, "seed": 0}
+    check_least(options, least)
+    if options.seed >= 2**63:
+        raise ArgumentError(f"--seed is {options.seed}; it must be below 2^63")
+    gtp_offline.check_device(options.device)
+    check_out(options.out)
+
+
+def check_runs(actors: dict[str, Trained], critics: dict[str, Trained]) -> None:
     """ArgumentError for runs that have nothing to do with each other, or have no critic."""
     runs = actors | critics
     tasks = set()
@@ -113,12 +135,18 @@ def quality(critic: Trained, options: Arguments) -> dict[str, float]:
     returns = returns_to_go(arrays, critic.args.gamma)
     returns = returns[rows.cpu()]
     known = np.isfinite(returns)
-    correlation = np.corrcoef(q[known], returns[known])[0, 1]
-    return {"mean_q": float(q.mean()), "correlation": float(correlation)}
+    return {"mean_q": float(q.mean()), "correlation": correlation(q[known], returns[known])}
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson's; NaN where it is not defined: of fewer than two pairs, or of a constant."""
+    if len(a) < 2 or a.min() == a.max() or b.min() == b.max():
+        return float("nan")
+    return float(np.corrcoef(a, b)[0, 1])
 
 
 def play(actors: dict, critics: dict, options: Arguments) -> dict[str, dict[str, float]]:
-    """{actor: {critic: the mean score of the episodes}}."""
+    """{actor: {critic: the mean score of the episodes, or return where the task has no score}}."""
     scores = {}
     for name, actor in actors.items():
         scores[name] = {}
@@ -127,22 +155,25 @@ def play(actors: dict, critics: dict, options: Arguments) -> dict[str, dict[str,
             env_id = actor.results["env_id"]
             first_seed = options.seed + 100  # as in an evaluation
             row = offline_tasks.evaluate(env_id, act, options.num_eval_episodes, first_seed)
-            scores[name][other] = row["normalized_score"]
+            score = row["normalized_score"]
+            scores[name][other] = row["episodic_return"] if score is None else score
     return scores
 
 
 def run(options: Arguments) -> None:
     """Play every pair, tabulate, write choosing_critic.json."""
+    check_options(options)
     actors = {folder: load(folder, options.device) for folder in options.actors}
     critics = {folder: load(folder, options.device) for folder in options.critics}
-    check(actors, critics)
-    scores = play(actors, critics, options)
+    check_runs(actors, critics)
     qualities = {folder: quality(critic, options) for folder, critic in critics.items()}
+    scores = play(actors, critics, options)
     rows = []
     for name, by_critic in scores.items():
         rows.append([name, *(f"{score:.1f}" for score in by_critic.values())])
     for key, title in QUALITIES.items():
-        rows.append([title, *(f"{found[key]:.2f}" for found in qualities.values())])
+        values = [found[key] for found in qualities.values()]
+        rows.append([title, *("-" if np.isnan(value) else f"{value:.2f}" for value in values)])
     print_rows([f"{options.num_candidates} samples of", *critics], rows)
     options.out.mkdir(parents=True, exist_ok=True)
     results = {"scores": scores, "critics": qualities}

@@ -102,3 +102,67 @@ def test_a_run_without_a_critic_and_runs_of_two_tasks_are_refused(runs, capsys):
     assert "give runs of one task and one dataset" in capsys.readouterr().err
     assert call("--actors", runs / "absent", "--critics", gtp, "--out", runs) == 2
     assert "absent" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--device", "foo"], "--device foo is not to be had on this machine; give cpu"),
+        (["--device", "cuda:99"], "--device cuda:99 is not to be had on this machine; give cpu"),
+        (["--num-rows", 0], "--num-rows is 0; it must be at least 2"),
+        (["--num-rows", -3], "--num-rows is -3; it must be at least 2"),
+        (["--num-candidates", 0], "--num-candidates is 0; it must be at least 2"),
+        (["--num-candidates", 1], "--num-candidates is 1; it must be at least 2"),
+        (["--num-eval-episodes", 0], "--num-eval-episodes is 0; it must be at least 1"),
+        (["--seed", -200], "--seed is -200; it must be at least 0"),
+        (["--seed", 2**63], f"--seed is {2**63}; it must be below 2^63"),
+        (["--actors"], "--actors is empty; name one run directory or more"),
+        (["--critics"], "--critics is empty; name one run directory or more"),
+        (["--actors", "a", "a"], "--actors has a twice"),
+        (["--out", "file"], "--out file: "),
+        (["--out", "file/x"], "--out file/x: "),
+    ],
+)
+def test_bad_options_are_refused_before_a_run_is_read(argv, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(choosing_critic, "load", lambda *given: pytest.fail("read"))
+    (tmp_path / "file").write_text("kept")
+    given = {"--actors": ["a"], "--critics": ["b"], argv[0]: argv[1:]}
+    assert call(*(word for flag, values in given.items() for word in (flag, *values))) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {words}")
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_data_that_are_gone_are_missed_before_anything_is_played(runs, monkeypatch, capsys):
+    monkeypatch.setattr(offline_tasks, "evaluate", lambda *given: pytest.fail("played"))
+    monkeypatch.setattr(gtp_offline, "load_data", lambda args: gone())
+
+    def gone():
+        raise ValueError("the file is gone")
+
+    gtp = runs / "gtp_offline"
+    assert call("--actors", gtp, "--critics", gtp, "--out", runs) == 1
+    assert "the file is gone" in capsys.readouterr().err
+
+
+def test_a_correlation_is_unknown_without_two_pairs_or_of_a_constant():
+    one, two = np.array([1.0]), np.array([1.0, 2.0])
+    assert choosing_critic.correlation(two, -two) == pytest.approx(-1)
+    for a, b in ((one[:0], one[:0]), (one, one), (two, np.ones(2)), (np.ones(2), two)):
+        assert np.isnan(choosing_critic.correlation(a, b))
+
+
+def test_a_task_without_a_score_shows_returns_and_what_is_unknown_is_a_dash(
+    runs, monkeypatch, capsys
+):
+    played = {"normalized_score": None, "episodic_return": 7.25}
+    monkeypatch.setattr(offline_tasks, "evaluate", lambda *given: played)
+    monkeypatch.setattr(choosing_critic, "returns_to_go", lambda data, _: 0 * data["rewards"])
+    gtp = runs / "gtp_offline"
+    assert call("--actors", gtp, "--critics", gtp, "--out", runs) == 0
+    results = json.loads((runs / "choosing_critic.json").read_text())
+    assert results["scores"] == {str(gtp): {str(gtp): 7.25}}
+    assert results["critics"][str(gtp)]["correlation"] is None  # JSON knows no NaN
+    printed = capsys.readouterr().out
+    assert f"| {gtp} | 7.2 |" in printed and "| correlation with the return | - |" in printed
