@@ -24,7 +24,7 @@ from typing import Literal
 import numpy as np
 import paper
 import tyro
-from experiment import gtp_offline, main, new_figure, style
+from experiment import ArgumentError, check_out, gtp_offline, main, new_figure, style
 
 import offline_tasks
 from report import (
@@ -325,8 +325,24 @@ def write(out: Path, text: str, rows: list[Row], unended: list[dict], pick: str)
     print(f"{out}, {out.with_name('tables.json')}")
 
 
+def check(options: Arguments) -> None:
+    """ArgumentError for a file that cannot be written, or for runs that would not be read."""
+    if options.quick and options.results != Arguments.results:
+        given = " ".join(options.results)
+        raise ArgumentError(f"--quick tabulates runs of its own; leave out {given}, or --quick")
+    if not options.out:
+        if options.curves:
+            check_out("runs/tables")
+        return
+    out = Path(options.out)
+    if out.is_dir() or out.suffix == ".json":  # a run's, or tables.json
+        raise ArgumentError(f"--out {out}: name a Markdown file, tables.md say")
+    check_out(out.parent)
+
+
 def run(options: Arguments) -> None:
     """Read the runs; print, write and draw what the options ask for."""
+    check(options)
     rows, unended = read_rows(options)
     if not rows:
         files = ", ".join(results["file"] for results in unended)

@@ -442,3 +442,31 @@ def test_a_finished_run_without_a_score_is_counted(tmp_path):
     found = tabulate(tmp_path, results(90), results(95, seed=1, last=last), results(100, seed=2))
     (row,) = found["Table 2: offline RL"]
     assert row["score"] == "95.0 ± 5.0 (1 of 3 without a score)"
+
+
+# ---- bad input ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--out", "m"], "--out m: name a Markdown file, tables.md say"),
+        (["--out", "results.json"], "--out results.json: name a Markdown file, tables.md say"),
+        (["--out", "."], "--out .: name a Markdown file, tables.md say"),
+        (["--out", "file/t.md"], "is no folder; name a folder"),
+        (["/nope", "--quick"], "--quick tabulates runs of its own; leave out /nope, or --quick"),
+    ],
+)
+def test_bad_options_are_one_line_and_nothing_is_read_or_written(
+    argv, words, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tables, "read_rows", lambda options: pytest.fail("read"))
+    (tmp_path / "m").mkdir()
+    for name in ("file", "results.json"):
+        (tmp_path / name).write_text("kept")
+    assert main(tables.run, tables.Arguments, argv) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and words in line
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "m", "results.json"]
+    assert all((tmp_path / name).read_text() == "kept" for name in ("file", "results.json"))
