@@ -213,8 +213,11 @@ def train(arguments: Arguments) -> list[dict]:
 def trained_row(run_dirs: list[str], num_steps: int) -> dict:
     """Masses and off-support shares over the seeds, and the pooled actions, at one K."""
     obs = np.zeros((20_000, 1), np.float32)
-    acts = [load_policy(folder, num_steps=num_steps) for folder in run_dirs]
-    actions = np.stack([act(obs)[:, 0] for act in acts])
+    acts = {folder: load_policy(folder, num_steps=num_steps) for folder in run_dirs}
+    for folder, act in acts.items():
+        if act is None:
+            raise ValueError(f"{folder} has lost its checkpoint; remove it to train it anew")
+    actions = np.stack([act(obs)[:, 0] for act in acts.values()])
     outside = distances(actions).min(-1) > REACH
     by_seed = np.array([masses(own) for own in actions])
     return {

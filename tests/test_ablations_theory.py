@@ -302,6 +302,12 @@ def test_weighted_bc_runs_and_finds_its_runs_again(tmp_path, monkeypatch, capsys
     assert "| 5 | trained, K = 20 |" in capsys.readouterr().out
     monkeypatch.setattr(gtp_offline, "train", lambda args: pytest.fail("trained again"))
     assert weighted_run(*given) == 0
+    (checkpoint,) = tmp_path.glob("eta_5__*/checkpoint.pt")
+    checkpoint.unlink()
+    capsys.readouterr()
+    assert weighted_run(*given) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{checkpoint.parent} has lost its checkpoint; remove it" in line
 
 
 def test_weighted_bc_refuses(tmp_path, monkeypatch, capsys):
