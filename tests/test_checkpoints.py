@@ -572,9 +572,10 @@ def test_an_ablations_run_goes_on_with_the_ablation_only(small, program, monkeyp
 
 
 def test_a_plain_run_does_not_go_on_as_an_ablation(run, monkeypatch):
+    plain = run()
     monkeypatch.setattr(gtp, "VARIANT", "shortcut")
     with pytest.raises(gtp.ArgumentError, match="is a run of ''; go on with: python"):
-        gtp.train(gtp.resume_args(run()))
+        gtp.train(gtp.resume_args(plain))
 
 
 # ---- other versions of the script ------------------------------------------------------------
