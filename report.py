@@ -278,6 +278,8 @@ def final_scores(results: dict, complain=warn) -> np.ndarray | None:
         scores = content.get("scores")
         if not isinstance(scores, list) or not scores or None in map(number, scores):
             raise ValueError("scores is no list of numbers")
+        if path.stat().st_mtime < (number(results.get("updated")) or 0):
+            raise ValueError("it is older than the run's end")
         refuse_another(content, results)
     except ValueError as error:
         complain(f"{path} is left out, no scores of episodes ({short(error)})")
@@ -1222,6 +1224,12 @@ def make_pages(dirs, pick: str) -> list[Page]:
     return [*pages, missing_page(complaints, unended, plans.absent, unscored_runs(rows, pick))]
 
 
+def is_report(file: Path, start: str) -> bool:
+    """Whether a file is one of an earlier report, to be replaced by a newer."""
+    text = file.read_text(encoding="utf-8", errors="replace")
+    return text.startswith(start) and ("<title>Report</title>" in text or file.suffix == ".md")
+
+
 def check_out(out: Path) -> None:
     """ValueError where a folder or a file stands in the way of the other."""
     for folder in (out, out / "figures"):
@@ -1229,11 +1237,13 @@ def check_out(out: Path) -> None:
             raise ValueError(
                 f"--out {out} is no folder to write to: {folder} is a file; name another"
             )
-    for file in (out / "report.md", out / "index.html"):
+    for file, start in ((out / "report.md", "# Report"), (out / "index.html", "<!doctype html>")):
         if file.is_dir():
             raise ValueError(
                 f"--out {out} is no folder to write to: {file} is a folder; name another"
             )
+        if file.exists() and not is_report(file, start):
+            raise ValueError(f"--out {out} has a {file.name} that is no report; name another")
 
 
 def report(options: Arguments) -> None:

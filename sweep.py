@@ -53,6 +53,7 @@ from typing import Annotated, Any, get_args
 import filelock
 import tyro
 
+from offline_tasks.files import replacing
 from sweeps.progress import (
     MOST_ATTEMPTS,
     Progress,
@@ -67,6 +68,7 @@ from sweeps.slurm import array_script, submit
 
 ROOT = Path(__file__).resolve().parent
 OWN_FLAGS = ("env_id", "seed", "run_dir", "dataset_path", "resume")  # which a sweep sets itself
+DEVICE = r"auto|cpu|cuda(:\d+)?"  # of which the machine that runs has perhaps one
 INTERRUPTED = (128 + SIGINT, 128 + SIGTERM, -SIGINT, -SIGTERM)  # exit codes
 WHOSE = {"algorithm": str, "seed": int, "args": dict}  # keys of results.json that say whose it is
 TAKES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
@@ -109,6 +111,8 @@ def script_args(run, words, where):
         if name not in known:
             hint = near(name, known)
             raise ArgumentError(f"{where}: {run.script}.py has no flag `{name}`; {hint}")
+        if name == "device" and not re.fullmatch(DEVICE, str(value)):
+            raise ArgumentError(f"{where}: `device` is {value!r}; give auto, cpu, cuda or cuda:1")
         if not fits(value, known[name]):
             choices = " or ".join(map(repr, get_args(known[name])))
             takes = choices or TAKES[known[name]]
@@ -587,8 +591,12 @@ def keep_copy(sweep, out):
     """The sweep's file in {out}, from which report.py knows which runs there should be."""
     out.mkdir(parents=True, exist_ok=True)
     copy = out / f"{sweep.name}.toml"
-    if copy.resolve() != sweep.path.resolve():
-        shutil.copyfile(sweep.path, copy)
+    if copy.resolve() == sweep.path.resolve():
+        return
+    if copy.exists() and copy.read_bytes() != sweep.path.read_bytes():
+        print(f"{copy}, of an earlier sweep, is replaced by {sweep.path}", file=sys.stderr)
+    with replacing(copy) as unfinished:
+        shutil.copyfile(sweep.path, unfinished)
 
 
 def end(progress, signals) -> int:

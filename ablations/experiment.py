@@ -194,7 +194,7 @@ def toy_file(options: Options) -> Path:
 
 def on_toy(options: Options) -> bool:
     """Whether prepared options train on the toy."""
-    return not options.env_id and Path(options.dataset_path).name == "toy.npz"
+    return not options.env_id and Path(options.dataset_path) == toy_file(options)
 
 
 def floor(options: Options) -> float | None:

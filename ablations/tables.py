@@ -335,7 +335,7 @@ def check(options: Arguments) -> None:
             check_out("runs/tables")
         return
     out = Path(options.out)
-    if out.is_dir() or out.suffix == ".json":  # a run's, or tables.json
+    if out.is_dir() or out.suffix != ".md":  # a run's file, say
         raise ArgumentError(f"--out {out}: name a Markdown file, tables.md say")
     check_out(out.parent)
 

@@ -45,13 +45,15 @@ def write_dataset(path: Path, rows: int = 40_000) -> None:
     obs = rng.uniform(-1, 1, (rows, 1)).astype(np.float32)
     actions, mode = sample(obs, rng)
     path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".partial.npz")
     np.savez(
-        path,
+        unfinished,
         observations=obs,
         actions=actions.astype(np.float32),
         rewards=REWARDS[mode].astype(np.float32),
         terminals=np.ones(rows, bool),
     )
+    unfinished.replace(path)
 
 
 def weighted_masses(eta: float, max_weight: float = math.inf) -> np.ndarray:

@@ -179,13 +179,15 @@ def write_dataset(path: Path, rows: int = 20_000) -> None:
     bump = 2 * rng.beta(3, 3, rows) - 1
     a = MEANS[rng.choice(3, rows, p=MASSES)] + REACH * bump
     path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".partial.npz")
     np.savez(
-        path,
+        unfinished,
         observations=np.zeros((rows, 1), np.float32),
         actions=a[:, None].astype(np.float32),
         rewards=value(a).astype(np.float32),
         terminals=np.ones(rows, bool),
     )
+    unfinished.replace(path)
 
 
 def train(arguments: Arguments) -> list[dict]:

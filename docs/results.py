@@ -14,6 +14,7 @@ import re
 import sys
 from collections import defaultdict
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from sweeps.reader import ArgumentError, InputError  # noqa: E402
 RESULTS = ROOT / "docs" / "results"
 TARGET = "docs/results/PAGE/FOLDER/LABEL"
 UNTOLD = ("--seed", "--run-dir", "--eval-freq")  # a command's table does without
-LATER = {"run_dir", "resume", "num_updates"}  # arguments that a later state of a run may change
+PLACES = {"run_dir", "resume", "dataset_path"}
 KINDS = {  # of what the pages show, and of what tells runs apart
     "algorithm": str,
     "variant": str,
@@ -120,17 +121,26 @@ def check_place(to):
 
 def check_same_run(path, results, recorded):
     """ArgumentError unless results are a later state of the run that is recorded in the file."""
-    remedy = "name another LABEL"
-    for name in sorted((results["args"].keys() & recorded["args"].keys()) - LATER):
+    check_same_arguments(path, results, recorded)
+    done = recorded["update"]
+    if results["update"] < done:
+        raise ArgumentError(
+            f"{path} is of update {done}, not {results['update']}; name another LABEL"
+        )
+
+
+def check_same_arguments(path, results, recorded):
+    """ArgumentError where the recorded run was given other arguments than these results', but for
+    the seed, what a resume may change and how often it was evaluated."""
+    free = import_module(results["algorithm"]).FREE | PLACES | {"seed", "eval_freq"}
+    for name in sorted((results["args"].keys() & recorded["args"].keys()) - free):
         value = results["args"][name]
         other = recorded["args"][name]
         if value != other:
             raise ArgumentError(
-                f"{path} is of another run, with {name} {other}, not {value}; {remedy}"
+                f"{path} would be of {name} {value}, not {other} as what is recorded; "
+                "name another LABEL"
             )
-    done = recorded["update"]
-    if results["update"] < done:
-        raise ArgumentError(f"{path} is of update {done}, not {results['update']}; {remedy}")
 
 
 def subject(results):
@@ -169,6 +179,7 @@ def add(run_dirs, to):
                     f"{path} would be of {subject(results)}, "
                     f"{file.name} is of {subject(other)}; name another LABEL"
                 )
+            check_same_arguments(path, results, other)
         if path in recorded:
             check_same_run(path, results, recorded[path])
     for path, results in new.items():

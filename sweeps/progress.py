@@ -66,13 +66,17 @@ def early_stop(results) -> str:
 
 
 def scored(run_dir, episodes) -> bool:
-    """Whether final_scores.json is of this run and has as many episodes as the sweep asks for."""
+    """Whether final_scores.json is of this run, younger than its end (a resume may have moved
+    that), and has as many episodes as the sweep asks for, or more."""
     if not episodes:
         return True
-    scores = read_json(run_dir / "final_scores.json") or {}
+    file = run_dir / "final_scores.json"
+    scores = read_json(file) or {}
     results = read_results(run_dir) or {}
     same = all(scores.get(key) == results.get(key) for key in ("env_id", "seed"))
-    return same and scores.get("num_eval_episodes") == episodes
+    played = scores.get("num_eval_episodes")
+    enough = isinstance(played, int) and played >= episodes
+    return same and enough and file.stat().st_mtime >= results.get("updated", 0)
 
 
 def attempts(run_dir) -> int:

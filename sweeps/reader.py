@@ -84,7 +84,8 @@ def read_sweep(path) -> Sweep:
         runs += runs_of(name, variant, common, flags, data, path)
     check_names(data, sorted({run.env_id for run in runs}), f"{path}: data: unknown task")
     for task in data:
-        value_of(data, task, str, "", f"{path}: data")
+        if not value_of(data, task, str, "", f"{path}: data"):
+            raise ArgumentError(f"{path}: data: the file of {task} is ''; name it, or leave it out")
     folder, count = Counter(run.folder for run in runs).most_common(1)[0]
     if count > 1:
         raise ArgumentError(f"{path}: {count} runs would share the folder {folder}; rename one")

@@ -5,6 +5,7 @@ import json
 import math
 import re
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -421,3 +422,9 @@ def test_episodes_without_a_trained_policy_are_said_to_be_none(capsys):
     inference_time.check(inference_time.Arguments())
     inference_time.check(inference_time.Arguments(num_eval_episodes=5, checkpoints=("a",)))
     assert not capsys.readouterr().err
+
+
+def test_a_dataset_of_the_toys_name_is_not_the_toy(tmp_path):
+    options = design_choices.Arguments(out=str(tmp_path), dataset_path=str(tmp_path / "toy.npz"))
+    assert experiment.on_toy(options)
+    assert not experiment.on_toy(replace(options, dataset_path="mine/toy.npz"))

@@ -452,6 +452,10 @@ def test_a_finished_run_without_a_score_is_counted(tmp_path):
     [
         (["--out", "m"], "--out m: name a Markdown file, tables.md say"),
         (["--out", "results.json"], "--out results.json: name a Markdown file, tables.md say"),
+        (
+            ["--out", "m/checkpoint.pt"],
+            "--out m/checkpoint.pt: name a Markdown file, tables.md say",
+        ),
         (["--out", "."], "--out .: name a Markdown file, tables.md say"),
         (["--out", "file/t.md"], "is no folder; name a folder"),
         (["/nope", "--quick"], "--quick tabulates runs of its own; leave out /nope, or --quick"),

@@ -605,6 +605,25 @@ def test_an_evaluation_without_an_update_is_named(tmp_path, row):
         report.read(file)
 
 
+def test_final_scores_from_before_the_runs_end_are_left_out(tmp_path, plain):
+    save(tmp_path / "runs", results(90) | {"updated": 2_000_000_000})
+    (tmp_path / "runs" / "run0" / "final_scores.json").write_text(json.dumps(FINAL))
+    _, page = make(tmp_path)
+    said = "final_scores.json is left out, no scores of episodes (it is older than the run's end)"
+    assert said in page.words["missing"]
+
+
+@pytest.mark.parametrize("name", ["report.md", "index.html"])
+def test_a_file_that_is_no_report_is_not_replaced(name, tmp_path, plain):
+    save(tmp_path / "runs", results(90))
+    make(tmp_path)
+    (out,) = [file.parent for file in tmp_path.rglob("index.html")]
+    report.check_out(out)
+    (out / name).write_text("<!doctype html>mine")
+    with pytest.raises(ValueError, match=f"has a {name} that is no report; name another"):
+        report.check_out(out)
+
+
 def test_a_folder_in_place_of_a_file_is_named(tmp_path, plain):
     """Of a results.json, and of a final_scores.json."""
     (tmp_path / "runs" / "a" / "results.json").mkdir(parents=True)

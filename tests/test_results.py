@@ -85,7 +85,8 @@ def test_a_later_state_takes_the_place_of_an_earlier_one(place, tmp_path):
     file.write_text(
         file.read_text().replace("gtp_offline.py --seed", "gtp_offline.py --flag --seed")
     )
-    later = {"update": 30, "args": {"run_dir": "elsewhere", "num_updates": 40, "resume": "a"}}
+    args = {"run_dir": "elsewhere", "num_updates": 40, "resume": "a", "device": "cuda"}
+    later = {"update": 30, "args": args}
     for _ in range(2):
         results.add([run(tmp_path / "b", 95.0, **later)], str(place / "GTP"))
         assert recorded(file) == (30, 95.0)
@@ -106,8 +107,8 @@ def test_an_argument_of_a_newer_version_alone_is_no_difference(place, tmp_path):
         ({"env_id": CHEETAH}, f"of gtp_offline, {CHEETAH}, data"),
         ({"sha256": "a" * 64}, f"of gtp_offline, {HOPPER}, data aaaaaaaaaaaa"),
         ({"algorithm": "gtp_bc"}, f"of gtp_bc, {HOPPER}, data"),
-        ({"args": {"eta": 2.0}}, "of another run, with eta 5.0, not 2.0"),
-        ({"args": {"device": "cuda"}}, "of another run, with device cpu, not cuda"),
+        ({"args": {"eta": 2.0}}, "of eta 2.0, not 5.0 as what is recorded"),
+        ({"seed": 1, "args": {"eta": 2.0}}, "of eta 2.0, not 5.0 as what is recorded"),
         ({"update": 19}, "of update 20, not 19"),
     ],
 )
@@ -116,7 +117,7 @@ def test_another_run_does_not_replace_a_recorded_one(place, tmp_path, call, chan
     before = everything(place.parent.parent)
     words = ["--add", run(tmp_path / "b", 10.0, **changes), "--to", place / "GTP"]
     code, (line,) = call(*words)
-    assert code == 2 and line.startswith(f"error: {place / 'GTP-0.json'} ")
+    assert code == 2 and line.startswith(f"error: {place}/GTP-{changes.get('seed', 0)}.json ")
     assert said in line and line.endswith("; name another LABEL")
     assert everything(place.parent.parent) == before
 

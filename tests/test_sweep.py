@@ -110,6 +110,7 @@ flags = { tau = 0.2, gtp_bc.num_updates = 4 }
         ("seeds", "variants.'..' = {}\nseeds", "name it by letters"),
         ("seeds", "data.multigoal-v1 = 'x'\nseeds", "unknown task `multigoal-v1`; did you mean"),
         ("seeds", "data.multigoal-v0 = 1\nseeds", "`multigoal-v0` is 1; give a text"),
+        ("seeds", "data.multigoal-v0 = ''\nseeds", "the file of multigoal-v0 is ''; name it"),
         ('["multigoal-v0"]', '["a:b", "a/b"]', "2 runs would share the folder"),
         ("seeds", "= seeds", "is no TOML file"),
     ],
@@ -423,6 +424,30 @@ def test_a_finished_run_only_gets_the_scores_that_it_lacks(job):
         assert sweep.next_command(job) == command
     gtp_offline.write_json(job.run_dir / "final_scores.json", scores)
     assert sweep.next_command(job) == []
+    more = scores | {"num_eval_episodes": 10}
+    gtp_offline.write_json(job.run_dir / "final_scores.json", more)
+    assert sweep.next_command(job) == []
+    os.utime(job.run_dir / "final_scores.json", (1e9, 1e9))  # a resume has gone on since
+    gtp_offline.write_json(job.run_dir / "results.json", results | {"updated": 1_000_000_001})
+    assert sweep.next_command(job) == command
+
+
+def test_a_copy_of_an_earlier_sweep_is_replaced_with_a_word(write, tmp_path, capsys):
+    read = read_sweep(write())
+    for _ in range(2):
+        sweep.keep_copy(read, tmp_path / "out")
+        assert capsys.readouterr().err == ""
+    copy = tmp_path / "out" / f"{read.name}.toml"
+    copy.write_text("# mine")
+    sweep.keep_copy(read, tmp_path / "out")
+    assert f"{copy}, of an earlier sweep, is replaced by {read.path}" in capsys.readouterr().err
+    assert copy.read_bytes() == read.path.read_bytes()
+
+
+def test_a_device_of_no_kind_is_refused_and_an_absent_one_is_not(write):
+    with pytest.raises(ArgumentError, match="`device` is 'foo'; give auto, cpu, cuda or cuda:1"):
+        prepare(write(f"{SMALL}[flags]\ndevice = 'foo'\n"))
+    assert prepare(write(f"{SMALL}[flags]\ndevice = 'cuda:1'\n"))
 
 
 def test_a_diverged_run_is_left_alone(job):
