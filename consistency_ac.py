@@ -723,8 +723,7 @@ def read_rows(path):
     for key, array in arrays.items():
         shaped = array.ndim == 2 if key in ("observations", "actions") else array.size == count
         if not (shaped and array.size and len(array) == count and np.isfinite(array).all()):
-            reason = f"give a row of finite numbers for each step ({key})"
-            raise ValueError(f"dataset {path}: {reason}")
+            raise ValueError(f"dataset {path}: give a row of finite numbers for each step ({key})")
         if key in others and not np.isin(array, (0, 1)).all():
             raise ValueError(f"dataset {path}: give 0 and 1 alone ({key})")
     return arrays
@@ -1059,7 +1058,7 @@ FREE |= {"checkpoint_freq", "log_freq", "tensorboard", "track", "wandb_project",
 def resume_args(run, state=None):
     """The saved arguments of a run (a directory or checkpoint); state: what it holds, if loaded."""
     path = Path(run)
-    run_dir = path.parent if path.suffix == ".pt" else path
+    run_dir = path if path.is_dir() else path.parent
     saved = saved_args(state or load_checkpoint(path))
     return replace(saved, resume=str(run), run_dir=str(run_dir))
 
@@ -1083,7 +1082,8 @@ def check_resume(args, state):
     ended = state["results"]["status"] == "finished" or done == args.num_updates
     if TASKS_FOLDER.is_dir():
         try:
-            tasks().check_resumed_file(args.resume, load_checkpoint, done, ended)
+            end = done if ended else args.num_updates
+            tasks().check_resumed(args.resume, load_checkpoint, done, end)
         except ValueError as error:
             raise ArgumentError(str(error)) from error
     if ended:

@@ -66,7 +66,7 @@ from offline_tasks.rollout import (
     play,
 )
 from offline_tasks.run_folders import (
-    check_resumed_file,
+    check_resumed,
     has_ended,
 )
 from offline_tasks.tracking import (
@@ -85,7 +85,7 @@ __all__ = [
     "benchmark",
     "check_data",
     "check_env_id",
-    "check_resumed_file",
+    "check_resumed",
     "check_run",
     "check_tensorboard",
     "check_video",

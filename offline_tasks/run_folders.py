@@ -7,37 +7,51 @@ from pathlib import Path
 NAMES = ("checkpoint.pt", "checkpoint.previous.pt")
 
 
-def check_resumed_file(path, load_checkpoint, update: int, ended: bool) -> None:
+def check_resumed(path, load_checkpoint, update: int, end: int) -> None:
     """A line on stderr where a checkpoint, of an update, is older than the one beside it. Raises a
     ValueError where results would be lost: those of another run, whose folder the file lies in, or
-    newer ones, where the run has `ended` and nothing would be trained.
+    newer ones, where the resumed run will end before them.
 
     load_checkpoint: the script's, from a folder to the newest whole state in it.
     """
-    file = Path(path)
-    folder = file.parent
-    if file.is_dir():
-        return
-    if file.name not in NAMES:
+    path = Path(path)
+    folder = path if path.is_dir() else path.parent
+    is_older = path.name == NAMES[1]
+    if path != folder and path.name not in NAMES:
         if any((folder / name).exists() for name in (*NAMES, "results.json")):
-            raise ValueError(f"{file} lies in a run's folder; copy it to a folder of its own")
+            raise ValueError(
+                f"{path} lies in a run's folder; copy it to a folder of its own, or go on with "
+                f"that run: --resume {folder}"
+            )
         return
-    newest = load_checkpoint(folder)["results"]["update"]
-    if newest <= update:
-        return
-    if ended:
-        raise ValueError(f"{file} ends at update {update}, the run at {newest}; give {folder}")
-    print(
-        f"{folder} is at update {newest}: those after {update} are run again, to resume {file}",
-        file=sys.stderr,
-    )
+    results = read_results(folder)
+    done = [results.get("update"), update]
+    if is_older:
+        done.append(load_checkpoint(folder)["results"]["update"])
+    newest = max(number for number in done if isinstance(number, int))
+    if end < newest:
+        total = max(newest, results.get("num_updates") or 0)
+        raise ValueError(
+            f"{path} would end at update {end}, {folder} has been at {newest}; "
+            f"give --resume {folder} --num-updates {total}"
+        )
+    if is_older and update < newest:
+        print(
+            f"{folder} is at update {newest}: those after {update} are run again, to resume {path}",
+            file=sys.stderr,
+        )
+
+
+def read_results(folder) -> dict:
+    """results.json of a folder; nothing where there is none, or another thing."""
+    try:
+        results = json.loads((Path(folder) / "results.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return results if isinstance(results, dict) else {}
 
 
 def has_ended(run_dir) -> bool:
     """Whether a folder has the results of a run that was finished or that diverged, perhaps without
     a checkpoint."""
-    try:
-        status = json.loads((Path(run_dir) / "results.json").read_text())["status"]
-    except (OSError, ValueError, TypeError, KeyError):  # none, or not of a run
-        return False
-    return status in ("finished", "diverged")
+    return read_results(run_dir).get("status") in ("finished", "diverged")

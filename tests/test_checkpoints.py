@@ -457,8 +457,43 @@ def test_an_older_checkpoint_of_an_ended_run_replaces_no_newer_results(small, pr
     before = (tmp_path / "run" / "results.json").read_bytes()
     code, errors = program("--resume", tmp_path / "run" / "checkpoint.previous.pt")
     assert code == 2
-    assert f"ends at update 20, the run at 21; give {tmp_path}/run" in errors
+    assert f"would end at update 20, {tmp_path}/run has been at 21; give --resume" in errors
     assert (tmp_path / "run" / "results.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda file: file.write_bytes(b"PK")])
+def test_an_older_end_replaces_no_newer_results_of_a_folder(damage, small, program, tmp_path):
+    """The newest checkpoint is lost, and the one before it is of an earlier end."""
+    gtp.train(small(num_updates=20))
+    gtp.train(replace(gtp.resume_args(tmp_path / "run"), num_updates=25))
+    damage(tmp_path / "run" / "checkpoint.pt")
+    before = (tmp_path / "run" / "results.json").read_bytes()
+    code, errors = program("--resume", tmp_path / "run")
+    assert code == 2 and f"give --resume {tmp_path}/run --num-updates 25" in errors
+    assert (tmp_path / "run" / "results.json").read_bytes() == before
+    assert program("--resume", tmp_path / "run", "--num-updates", 25)[0] == 0
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["update"] == 25
+
+
+def test_going_back_to_end_earlier_is_refused(small, program, tmp_path):
+    gtp.train(small(num_updates=20, checkpoint_freq=10))
+    older = tmp_path / "run" / "checkpoint.previous.pt"
+    code, errors = program("--resume", older, "--num-updates", 15)
+    assert code == 2 and "would end at update 15" in errors and "has been at 20" in errors
+
+
+@pytest.mark.parametrize("name", ["a.pt", "my.ckpt"])
+def test_a_folder_is_a_folder_and_a_file_a_file_whatever_they_are_called(
+    name, small, program, tmp_path
+):
+    gtp.train(small(name, num_updates=5))
+    assert program("--resume", tmp_path / name, "--num-updates", 7)[0] == 0
+    assert json.loads((tmp_path / name / "results.json").read_text())["update"] == 7
+    assert not (tmp_path / "results.json").exists()
+    (tmp_path / "own").mkdir()
+    file = shutil.copy(tmp_path / name / "checkpoint.pt", tmp_path / "own" / name)
+    assert program("--resume", file, "--num-updates", 9)[0] == 0
+    assert json.loads((tmp_path / "own" / "results.json").read_text())["update"] == 9
 
 
 def test_going_back_to_the_older_checkpoint_is_said(small, program, tmp_path):
