@@ -26,6 +26,7 @@ import contextlib
 import gc
 import hashlib
 import io
+import itertools
 import json
 import math
 import os
@@ -344,6 +345,10 @@ def check_common_args(args):
 def parse_args(argv) -> Args:
     """The command line, read twice: first for what the defaults depend on, then with them."""
     words = [word for word in argv if word not in ("-h", "--help")]
+    empty = [flag for flag, value in itertools.pairwise(words) if not value]
+    empty += [word[:-1] for word in words if re.fullmatch("--[-_a-z]+=", word)]
+    for flag in empty:
+        print(f"warning: {flag} is empty, as if it were not given", file=sys.stderr)
     start = Args(num_updates=0)  # 0: not given
     given, unknown = tyro.cli(Args, args=words, default=start, return_unknown_args=True)
     if {"true", "false"} & {word.lower() for word in unknown}:
@@ -1243,6 +1248,7 @@ def check_resume(args, state):
         raise ArgumentError(f"--num-updates {args.num_updates}: {reason}")
     ended = state["results"]["status"] == "finished" or done == args.num_updates
     if TASKS_FOLDER.is_dir():
+        tasks().say_changes(state["results"], Path(__file__))
         try:
             end = done if ended else args.num_updates
             tasks().check_resumed(args.resume, load_checkpoint, done, end)
@@ -1250,6 +1256,7 @@ def check_resume(args, state):
             raise ArgumentError(str(error)) from error
     if ended:
         print(f"{args.resume} has ended at update {done}: nothing to train", file=sys.stderr)
+        args = replace(args, num_updates=saved.num_updates)
     elif "num_updates" in changed:
         print("warning: schedules such as N(k) follow the new --num-updates", file=sys.stderr)
     if saved.compile and args.device == "cpu" and saved.device != "cpu":
@@ -1336,6 +1343,9 @@ def running(args, results):
         except OSError as error:
             reason = f"--run-dir {run_dir} is in use or unusable; free it or name another ({error})"
             raise InputError(reason) from error
+        update = results["update"]
+        if update and load_checkpoint(Path(args.resume))["results"]["update"] != update:
+            raise InputError(f"{args.resume} has gone on meanwhile; resume it again")
         if not args.resume and any(run_dir.glob("checkpoint*.pt")):  # perhaps the previous alone
             raise InputError(f"--run-dir {run_dir} holds a run; --resume it or name another")
         if not args.resume and TASKS_FOLDER.is_dir() and tasks().has_ended(run_dir):
@@ -1432,8 +1442,12 @@ def read_data(args, state):
         data, holdout, dataset = load_data(args)
     except ValueError as error:
         raise InputError(str(error)) from error
-    if state and state["results"]["dataset"]["sha256"] != dataset["sha256"]:
+    then = state["results"]["dataset"] if state else dataset
+    if then["sha256"] != dataset["sha256"]:
         raise InputError(f"dataset {dataset['path']} is not the one that the run began with")
+    if then["transitions"] != dataset["transitions"]:
+        rows = f"{then['transitions']} transitions then, {dataset['transitions']} now"
+        raise InputError(f"{rows}; resume with the files (offline_tasks/) that the run began with")
     return data, holdout, dataset
 
 

@@ -49,6 +49,7 @@ IDLE = {
         ({"eta": 0, "num_candidates": 1}, ["q_norm"]),
     ],
 }
+REDRAWN = ("num_value_samples", "td_target")  # what these sample is drawn, used or not
 
 
 def idle_flags(algorithm: str, args) -> dict[str, str]:
@@ -70,9 +71,18 @@ def _words(name: str, value) -> str:
     return f"--{flag} {value}" if value != "" else f"no --{flag}"
 
 
+def redraws(name: str, args) -> bool:
+    """Whether another value of a flag without effect changes which random numbers are drawn."""
+    if name == "max_q_backup":
+        return getattr(args, "td_target", "policy") == "policy"
+    return name in REDRAWN
+
+
 def report(algorithm: str, args, default) -> None:
     """A line on stderr for each flag that is not the default's and does nothing."""
     for name, because in idle_flags(algorithm, args).items():
         value = getattr(args, name)
         if value != getattr(default, name):
-            print(f"warning: {_words(name, value)} has no effect {because}", file=sys.stderr)
+            but = ", but on the random numbers" if redraws(name, args) else ""
+            line = f"warning: {_words(name, value)} has no effect {because}{but}"
+            print(line, file=sys.stderr)

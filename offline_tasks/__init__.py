@@ -47,7 +47,7 @@ from offline_tasks.plots import (
     plot_trajectories,
     plot_value,
 )
-from offline_tasks.provenance import check_tensorboard, provenance
+from offline_tasks.provenance import check_tensorboard, provenance, say_changes
 from offline_tasks.registry import (
     TASK_DIMS,
     action_bounds,
@@ -112,6 +112,7 @@ __all__ = [
     "provenance",
     "quiet",
     "record_video",
+    "say_changes",
     "say_end",
     "say_impossible_q",
     "task_dims",

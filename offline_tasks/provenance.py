@@ -26,6 +26,22 @@ def provenance(script: Path) -> dict:
     }
 
 
+def say_changes(results: dict, script: Path) -> None:
+    """A line on stderr where a run is resumed by another script or by other libraries than began
+    it, of which its results tell."""
+    now = provenance(script)
+    changes = []
+    if results.get("script_sha256", now["script_sha256"]) != now["script_sha256"]:
+        changes.append(f"{script.name} has changed")
+    for name, version in now["versions"].items():
+        before = results.get("versions", {}).get(name, version)
+        if before != version:
+            changes.append(f"{name} was {before}, is {version}")
+    if changes:
+        reason = f"a resume by other code than began the run ({', '.join(changes)})"
+        print(f"warning: {reason} may end elsewhere", file=sys.stderr)
+
+
 def check_tensorboard() -> None:
     """ImportError with the remedy where TensorBoard is missing or at odds with another package."""
     try:

@@ -17,14 +17,17 @@ def check_resumed(path, load_checkpoint, update: int, end: int) -> None:
     path = Path(path)
     folder = path if path.is_dir() else path.parent
     is_older = path.name == NAMES[1]
+    results = read_results(folder)
     if path != folder and path.name not in NAMES:
-        if any((folder / name).exists() for name in (*NAMES, "results.json")):
+        resumed = (results.get("args") or {}).get("resume")  # again, if killed before a checkpoint
+        own = bool(resumed) and Path(resumed).absolute() == path.absolute()
+        held = [name for name in (*NAMES, "results.json") if (folder / name).exists()]
+        if held and not (own and held == ["results.json"]):
             raise ValueError(
                 f"{path} lies in a run's folder; copy it to a folder of its own, or go on with "
                 f"that run: --resume {folder}"
             )
         return
-    results = read_results(folder)
     done = [results.get("update"), update]
     if is_older:
         done.append(load_checkpoint(folder)["results"]["update"])

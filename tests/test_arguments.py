@@ -324,3 +324,14 @@ def test_every_flag_has_a_help_text(script):
         (number,) = (n for n, line in enumerate(lines) if line.startswith(f"{name}: "))
         before = lines[number - 1].startswith("# ") and "---" not in lines[number - 1]
         assert before or "  # " in lines[number], name
+
+
+@pytest.mark.parametrize("script", FAMILY)
+@pytest.mark.parametrize(
+    "words", [["--resume", ""], ["--env-id="], ["--seed", "1", "--run_dir", ""]]
+)
+def test_an_empty_value_is_said(script, words, capsys):
+    """As of a shell's variable that is not set, with which the default job begins."""
+    script.parse_args(words)
+    flag = next(word for word in reversed(words) if word).rstrip("=")
+    assert capsys.readouterr().err == f"warning: {flag} is empty, as if it were not given\n"

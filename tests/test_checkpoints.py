@@ -515,6 +515,63 @@ def test_a_checkpoint_by_another_name_takes_no_place_of_a_runs(small, program, t
     assert program("--resume", shutil.copy(other, tmp_path / "own"))[0] == 0
 
 
+def test_a_checkpoint_by_another_name_is_resumed_again_after_a_kill(small, program, tmp_path):
+    """Before the resumed run has saved a checkpoint of its own."""
+    gtp.train(small("mine"))
+    (tmp_path / "own").mkdir()
+    other = shutil.copy(tmp_path / "mine" / "checkpoint.pt", tmp_path / "own" / "other.pt")
+    words = ("--resume", other, "--num-updates", 40)
+    assert program(*words)[0] == 0
+    for file in (tmp_path / "own").glob("checkpoint*.pt"):
+        file.unlink()
+    results = tmp_path / "own" / "results.json"
+    text = results.read_text()
+    assert program(*words)[0] == 0
+    (tmp_path / "own" / "checkpoint.pt").unlink()
+    results.write_text(text.replace("other.pt", "another.pt"))
+    assert program(*words)[0] == 2
+
+
+def test_a_resume_that_was_overtaken_stops(small, tmp_path, monkeypatch):
+    """It read the checkpoint before another resume had ended: its updates are not made again."""
+    gtp.train(small())
+    twice = gtp.resume_args(tmp_path / "run")
+    read_data = gtp.read_data
+
+    def read_slowly(args, state):
+        monkeypatch.setattr(gtp, "read_data", read_data)
+        gtp.train(replace(twice, num_updates=30))
+        return read_data(args, state)
+
+    monkeypatch.setattr(gtp, "read_data", read_slowly)
+    with pytest.raises(gtp.InputError, match="has gone on meanwhile; resume it again"):
+        gtp.train(replace(twice, num_updates=25))
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["update"] == 30
+
+
+def test_a_resume_by_other_code_or_libraries_is_said(small, program, tmp_path, monkeypatch):
+    gtp.train(small())
+    _, errors = program("--resume", tmp_path / "run", "--num-updates", 22)
+    assert "other code" not in errors
+    state = gtp.load_checkpoint(tmp_path / "run")
+    state["results"]["script_sha256"] = "0" * 64
+    state["results"]["versions"]["torch"] = "1.0"
+    gtp.save_checkpoint(tmp_path / "run" / "checkpoint.pt", state)
+    _, errors = program("--resume", tmp_path / "run", "--num-updates", 24)
+    assert "gtp_offline.py has changed, torch was 1.0, is" in errors
+
+
+@pytest.mark.parametrize("script", FAMILY.values(), ids=FAMILY)
+def test_other_rows_of_the_same_file_are_refused(script, small, tmp_path):
+    """A script that was copied alone may drop others than one with offline_tasks beside it."""
+    script.train(small(script=script))
+    state = script.load_checkpoint(tmp_path / "run")
+    state["results"]["dataset"]["transitions"] += 1
+    script.save_checkpoint(tmp_path / "run" / "checkpoint.pt", state)
+    with pytest.raises(script.InputError, match=r"transitions then, .* now; resume with the files"):
+        script.train(replace(script.resume_args(tmp_path / "run"), num_updates=30))
+
+
 @pytest.mark.parametrize("status", ["finished", "diverged"])
 def test_results_without_a_checkpoint_are_not_replaced(status, small, tmp_path):
     gtp.train(small())

@@ -106,6 +106,7 @@ def test_a_resume_of_a_stopped_run_trains_nothing_and_says_so(scripted, longer, 
     args = dql.resume_args(tmp_path / "run")
     after = dql.train(replace(args, num_updates=40) if longer else args)
     assert scripted.seen == after["update"] == 16
+    assert after["args"]["num_updates"] == after["num_updates"] == before["num_updates"]
     for key in ("status", "exit_code", "early_stop", "evaluations", "losses", "selected"):
         assert after[key] == before[key], key
     output, errors = capfd.readouterr()
