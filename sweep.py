@@ -64,7 +64,7 @@ from sweeps.progress import (
     watching,
 )
 from sweeps.reader import ArgumentError, InputError, Run, near, read_sweep
-from sweeps.slurm import array_script, submit
+from sweeps.slurm import array_script, make_out, submit
 
 ROOT = Path(__file__).resolve().parent
 OWN_FLAGS = ("env_id", "seed", "run_dir", "dataset_path", "resume")  # which a sweep sets itself
@@ -452,6 +452,7 @@ def run(options) -> int:
         print_commands(jobs)
         return 0
     check_gpus(options.gpus)
+    make_out(options.out)
     keep_copy(sweep, options.out)
     progress = Progress(sweep, options.out)
     with receiving() as signals:
@@ -463,6 +464,7 @@ def run(options) -> int:
 def work_one(options) -> int:
     """python sweep.py work"""
     sweep, jobs = load(options, options.index)
+    make_out(options.out)
     progress = Progress(sweep, options.out)
     with receiving() as signals:
         work_through(jobs, [None], signals, partial(tell_changes, progress, progress.states()))
@@ -534,10 +536,17 @@ def load(options, index=None):
 
 
 def check_out(out):
-    """ArgumentError where no folder can be, because a file is in its place or above it."""
+    """ArgumentError where no folder can be, because a file is in its place or above it, or the name
+    is none."""
     for place in (out, *out.parents):
-        if place.exists() and not place.is_dir():
+        if os.path.exists(place) and not place.is_dir():
             raise ArgumentError(f"--out {out}: {place} is a file; name a folder")
+    try:
+        os.lstat(out)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise ArgumentError(f"--out {out}: {error.strerror}; name another") from error
 
 
 def gpu_slots(options, most):

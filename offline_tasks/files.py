@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -18,6 +19,17 @@ def data_folder() -> Path:
             f"dataset folder {folder}: no home directory is known for its ~; set D4RL_DATASET_DIR "
             "to a writable folder, or pass --dataset-path FILE"
         ) from error
+
+
+def make_folder(folder) -> str:
+    """Make a folder, and try whether it can be written to: permissions do not tell of /proc or of a
+    file system that is read-only -> what is wrong and the remedy, or nothing."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        return f"the folder cannot be made or written to ({error.strerror}); name another"
+    return ""
 
 
 @contextlib.contextmanager

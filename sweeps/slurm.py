@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from offline_tasks.files import make_folder
 from sweeps.reader import ArgumentError, InputError
 
 # USR1, some time before the limit, reaches this shell alone, which asks the worker to save. To a
@@ -86,6 +87,13 @@ def ranges(numbers) -> str:
     return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in found)
 
 
+def make_out(out):
+    """Make the folder --out; ArgumentError where it cannot be made or written to."""
+    fault = make_folder(out)
+    if fault:
+        raise ArgumentError(f"--out {out}: {fault}")
+
+
 def submit(sweep, text, out) -> str:
     """Write the array's script and hand it to sbatch -> its answer. InputError where there is no
     sbatch, and with Slurm's own words where it refuses."""
@@ -93,6 +101,7 @@ def submit(sweep, text, out) -> str:
         raise InputError(
             "no sbatch on this machine; do this where Slurm is, or leave it: python sweep.py run"
         )
+    make_out(out)
     copy = frozen(sweep, out / "slurm")
     copy.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(sweep.path, copy)

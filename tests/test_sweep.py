@@ -791,6 +791,20 @@ def test_wrong_arguments_are_one_line_and_exit_code_2(write, monkeypatch, capsys
     assert said.replace("{sweep}", path) in line
 
 
+@pytest.mark.parametrize("words", [["run"], ["work", "0"], ["slurm", *SLURM]])
+@pytest.mark.parametrize("place", ["/proc/x", "x" * 300])
+def test_a_folder_that_cannot_be_made_is_one_line(words, place, write, monkeypatch, capsys):
+    """Root may write to /proc by its permissions; a long name is none."""
+    path = write()
+    place = path.parent / place
+    monkeypatch.setattr("shutil.which", lambda name: "sbatch")
+    command, *more = words
+    assert main(monkeypatch, command, path, *more, "--out", place) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: --out {place}: ") and line.endswith("; name another")
+    assert "Errno" not in line
+
+
 def test_status_shows_a_line_for_each_run(write, monkeypatch, capsys):
     path = write()
     jobs = prepare(path)
