@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -23,12 +23,16 @@ import numpy as np
 import torch
 from experiment import (
     ArgumentError,
-    check_distinct,
+    check_folders,
     check_least,
+    check_measured,
     check_out,
     gtp_offline,
     main,
+    make_out,
+    measured_with,
     print_rows,
+    sha256,
 )
 
 import gtp_bc
@@ -44,6 +48,7 @@ class Arguments:
 
     actors: list[str]  # run directories
     critics: list[str]  # run directories
+    dataset_path: str = ""  # the runs' dataset, if it has moved
     num_candidates: int = 50  # samples to choose among, at least 2
     num_eval_episodes: int = 20  # episodes of each pair
     num_rows: int = 20_000  # transitions for a critic's correlation
@@ -61,10 +66,11 @@ class Trained(NamedTuple):
     results: dict
 
 
-def load(folder: str, device: str) -> Trained:
+def load(folder: str, options: Arguments) -> Trained:
     """A run directory, with its networks."""
     script, state = load_run(Path(folder))
-    args = replace(script.saved_args(state), device=device)
+    args = replace(script.saved_args(state), device=options.device)
+    args = replace(args, dataset_path=options.dataset_path or args.dataset_path)
     return Trained(script, args, script.load_networks(state, args), state["results"])
 
 
@@ -73,7 +79,7 @@ def check_options(options: Arguments) -> None:
     for flag, folders in (("--actors", options.actors), ("--critics", options.critics)):
         if not folders:
             raise ArgumentError(f"{flag} is empty; name one run directory or more")
-        check_distinct(flag, folders)
+        check_folders(flag, folders)
     least = {"num_candidates": 2, "num_eval_episodes": 1, "num_rows": 2, "seed": 0}
     check_least(options, least)
     if options.seed >= 2**63:
@@ -82,8 +88,9 @@ def check_options(options: Arguments) -> None:
     check_out(options.out)
 
 
-def check_runs(actors: dict[str, Trained], critics: dict[str, Trained]) -> None:
-    """ArgumentError for runs that have nothing to do with each other, or have no critic."""
+def check_runs(actors: dict, critics: dict[str, Trained], options: Arguments) -> None:
+    """ArgumentError for runs that have nothing to do with each other, or have no critic, and for a
+    dataset that is not theirs."""
     runs = actors | critics
     tasks = set()
     datasets = set()
@@ -92,6 +99,9 @@ def check_runs(actors: dict[str, Trained], critics: dict[str, Trained]) -> None:
         datasets.add(run.results["dataset"]["sha256"])
     if len(tasks) > 1 or len(datasets) > 1 or None in tasks:
         raise ArgumentError(f"{', '.join(runs)}: give runs of one task and one dataset")
+    file = options.dataset_path
+    if file and sha256(file) not in datasets:
+        raise ArgumentError(f"--dataset-path {file} is not the dataset of the runs; name that one")
     for folder, run in critics.items():
         if "critic_target" not in run.nets:
             raise ArgumentError(f"--critics {folder} has no critic; give a run that has one")
@@ -163,9 +173,12 @@ def play(actors: dict, critics: dict, options: Arguments) -> dict[str, dict[str,
 def run(options: Arguments) -> None:
     """Play every pair, tabulate, write choosing_critic.json."""
     check_options(options)
-    actors = {folder: load(folder, options.device) for folder in options.actors}
-    critics = {folder: load(folder, options.device) for folder in options.critics}
-    check_runs(actors, critics)
+    file = options.out / "choosing_critic.json"
+    check_measured(file, options)
+    actors = {folder: load(folder, options) for folder in options.actors}
+    critics = {folder: load(folder, options) for folder in options.critics}
+    check_runs(actors, critics, options)
+    make_out(options.out)
     qualities = {folder: quality(critic, options) for folder, critic in critics.items()}
     scores = play(actors, critics, options)
     rows = []
@@ -175,10 +188,8 @@ def run(options: Arguments) -> None:
         values = [found[key] for found in qualities.values()]
         rows.append([title, *("-" if np.isnan(value) else f"{value:.2f}" for value in values)])
     print_rows([f"{options.num_candidates} samples of", *critics], rows)
-    options.out.mkdir(parents=True, exist_ok=True)
-    results = {"scores": scores, "critics": qualities}
-    results["options"] = asdict(options) | {"out": ""}
-    gtp_offline.write_json(options.out / "choosing_critic.json", results)
+    results = {"scores": scores, "critics": qualities, "options": measured_with(options)}
+    gtp_offline.write_json(file, results)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from functools import lru_cache
 from pathlib import Path
 from signal import SIGINT
 
+import filelock
 import numpy as np
 import paper
 import torch
@@ -34,6 +35,7 @@ sys.path.insert(0, str(ROOT))
 import gtp_offline  # noqa: E402
 import idle_flags  # noqa: E402
 from evaluate import ARGUMENT_ERRORS  # noqa: E402
+from offline_tasks.files import make_folder  # noqa: E402
 from sweeps.reader import ArgumentError  # noqa: E402
 
 # Arguments that say where and how something runs; a finished run serves any of them
@@ -118,6 +120,14 @@ def check_out(out: str | Path) -> None:
         raise ArgumentError(f"--out {out}: {nearest} may not be written to; name another folder")
 
 
+def make_out(out: str | Path) -> None:
+    """Make the folder --out, before hours are spent on what goes there; ArgumentError if it cannot
+    be made or written to."""
+    fault = make_folder(out)
+    if fault:
+        raise ArgumentError(f"--out {out}: {fault}")
+
+
 def check_least(options, least: dict[str, int]) -> None:
     """ArgumentError for a number of the options, any ablation's, below its least one."""
     for name, low in least.items():
@@ -132,6 +142,32 @@ def check_distinct(flag: str, values: list[str]) -> None:
     for value in values:
         if values.count(value) > 1:
             raise ArgumentError(f"{flag} has {value} twice, as titles have it; leave one out")
+
+
+def is_size(value: float) -> bool:
+    """A finite number from 0."""
+    return 0 <= value < math.inf
+
+
+def check_numbers(flag: str, values, fits=is_size, takes="finite numbers from 0", form="") -> None:
+    """ArgumentError for a list of numbers that is empty, has one that does not fit (NaN fits no
+    comparison) or one twice, as titles have it in their form."""
+    if not values:
+        raise ArgumentError(f"{flag} is empty; give {takes}")
+    for value in values:
+        if not fits(value):
+            raise ArgumentError(f"{flag} has {value:g}; give {takes}")
+    check_distinct(flag, [format(value, form) for value in values])
+
+
+def check_folders(flag: str, folders) -> None:
+    """ArgumentError for a folder that is named twice, however it is spelled."""
+    known = set()
+    for folder in folders:
+        place = os.path.realpath(folder)
+        if place in known:
+            raise ArgumentError(f"{flag} has {folder} twice; leave one out")
+        known.add(place)
 
 
 def check_variants(variants: dict[str, Variant], options: Options) -> None:
@@ -169,6 +205,9 @@ def prepare(options: Options, name: str) -> Options:
     """The options with a folder, the toy's data and what --quick means; ArgumentError for bad ones.
     Nothing is written before the first run."""
     check_least(options, {"seeds": 1, "first_seed": 0})
+    if options.first_seed + options.seeds > 2**63:
+        words = f"{options.seeds} seeds from there are not all below 2^63; give a smaller one"
+        raise ArgumentError(f"--first-seed is {options.first_seed}: {words}")
     out = options.out or f"runs/{name}"
     check_out(out)
     torch.set_num_threads(1)
@@ -190,6 +229,13 @@ def prepare(options: Options, name: str) -> Options:
 def toy_file(options: Options) -> Path:
     """Where prepared options have the toy's data."""
     return Path(options.out) / "toy.npz"
+
+
+def write_toy(options: Options) -> None:
+    """The toy's data, where they are to be trained on and not there yet."""
+    file = toy_file(options)
+    if options.dataset_path == str(file) and not file.exists():
+        toy.write_dataset(file)
 
 
 def on_toy(options: Options) -> bool:
@@ -241,8 +287,7 @@ def run(title: str, variant: Variant, seed: int, options: Options) -> dict:
     """results.json of one run: trained, continued or found. `diverged` is a result, too."""
     folder = run_folder(title, seed, options)
     file = folder / "results.json"
-    if options.dataset_path == str(toy_file(options)) and not toy_file(options).exists():
-        toy.write_dataset(toy_file(options))
+    write_toy(options)
     args = replace(arguments(variant, seed, options), run_dir=str(folder))
     results = earlier_results(folder, args)
     if results["status"] not in ENDED:
@@ -302,6 +347,63 @@ def earlier_results(folder: Path, args, script=gtp_offline) -> dict:
     return results
 
 
+def check_free(folder: Path, args, title: str = "", script=gtp_offline) -> dict:
+    """What a run will find in its folder, before hours are spent on those before it: ValueError
+    where it could not begin there or go on. title: its variant's."""
+    remedy = f"remove {folder} or give another --out"
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is no folder; {remedy}")
+    results = earlier_results(folder, args, script)
+    if results["status"] in ENDED:
+        return results | {"run_dir": str(folder)}
+    if is_held(folder / ".lock"):
+        raise ValueError(f"{folder} is being trained by another process; wait for its end")
+    if has_checkpoint(folder):
+        try:
+            saved = script.load_checkpoint(folder)["results"]
+        except ValueError as error:
+            raise ValueError(f"{error}; {remedy}") from error
+        variant = saved.get("variant", title)
+        if variant != title:
+            raise ValueError(f"{folder} is a run of {variant!r}, not of {title!r}; {remedy}")
+    return results | {"run_dir": str(folder)}
+
+
+def is_held(lock: Path) -> bool:
+    """Whether another process has a run directory's lock."""
+    if not lock.exists():
+        return False
+    try:
+        with filelock.FileLock(lock, timeout=0):
+            return False
+    except filelock.Timeout:
+        return True
+
+
+def check_grid(variants: dict[str, Variant], seeds: range, options: Options) -> list[dict]:
+    """What all runs of a grid will find in their folders; ValueError as of check_free."""
+    found = []
+    for title, variant in variants.items():
+        for seed in seeds:
+            folder = run_folder(title, seed, options)
+            args = replace(arguments(variant, seed, options), run_dir=str(folder))
+            found.append(check_free(folder, args, title))
+    return found
+
+
+def refuse_diverged(results: dict) -> None:
+    """ValueError for a run that cannot stand in a comparison of finished ones."""
+    if results["status"] == "diverged":
+        raise ValueError(f"{results['run_dir']} diverged; remove it and give other --num-updates")
+
+
+def refuse_lost(results: dict) -> None:
+    """ValueError for a finished run that cannot act any more."""
+    folder = Path(results["run_dir"])
+    if results["status"] == "finished" and not has_checkpoint(folder):
+        raise ValueError(f"{folder} has lost its checkpoint; remove it to train it anew")
+
+
 def refuse_interrupted(folder: Path, results: dict) -> None:
     """StoppedError for a run that a signal has ended."""
     if results["status"] == "interrupted":
@@ -351,7 +453,7 @@ def sha256(path: str) -> str:
     try:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except OSError as error:
-        raise ValueError(f"--dataset-path {path} cannot be read: {error}") from error
+        raise ValueError(f"--dataset-path {path} cannot be read ({error.strerror})") from error
 
 
 def load_policy(run_dir: str, **changes):
@@ -366,6 +468,40 @@ def machine(device: str) -> str:
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     return f"{platform.machine()} CPU"
+
+
+# ---- measurements ------------------------------------------------------------------------------
+
+
+def measured_with(options) -> dict:
+    """The arguments of a measurement as its JSON file has them: all but the folder."""
+    return json.loads(json.dumps(asdict(options) | {"out": ""}))
+
+
+def check_measured(file: Path, options) -> None:
+    """ValueError for a measurement with other arguments, which this one would replace."""
+    if not os.path.exists(file):
+        return
+    try:
+        was = json.loads(file.read_text())["options"] | {"out": ""}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        words = "does not say with which arguments it was measured"
+        raise ValueError(f"{file} {words}; remove it or give another --out") from error
+    for name, value in measured_with(options).items():
+        then = was.get(name, getattr(type(options), name, None))  # it may be older than a flag
+        if then != value:
+            words = f"was measured with {flag_text(name, then)}"
+            raise ValueError(f"{file} {words}; remove it or give another --out")
+
+
+def flag_text(name: str, value) -> str:
+    """An argument of a JSON file as one gives it, or does not."""
+    flag = f"--{name.replace('_', '-')}"
+    if value is False or value in ("", []):
+        return f"no {flag}"
+    if value is True:
+        return flag
+    return f"{flag} {' '.join(map(str, value)) if isinstance(value, list) else value}"
 
 
 # ---- summaries ---------------------------------------------------------------------------------
@@ -427,7 +563,10 @@ def compare(name: str, options: Options, variants: dict[str, Variant]) -> dict[s
     """{title: summary} of every variant over the seeds, also written to {out}/{name}.json."""
     chosen = select(variants, options.only) if options.only else variants
     check_variants(chosen, options)
+    make_out(options.out)
+    write_toy(options)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
+    check_grid(chosen, seeds, options)
     table = {}
     for title, variant in chosen.items():
         runs = [run(title, variant, seed, options) for seed in seeds]

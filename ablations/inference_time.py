@@ -8,9 +8,11 @@
 The shapes are those of the paper's task, halfcheetah-medium-expert-v2, and the networks those of
 the scripts. Time does not depend on the weights: they are untrained unless --checkpoints names
 runs of gtp_offline.py (gtp_bc.py has the same actor), diffusion_ql.py and consistency_ac.py on the
-task, whose policies are then also played in 100 episodes. All policies act in turn, round after
-round, so that a busy machine slows all alike; a ratio is to the diffusion policy in the same round,
-because milliseconds depend on the machine, the paper's an RTX 4090 (C.1). Wall times: quartiles.
+task, whose policies are then also played in 100 episodes: of the width --hidden-dim, and those of a
+script differ by the seed alone. All policies act in turn, round after round, so that a busy machine
+slows all alike; a ratio is to the diffusion policy in the same round, because milliseconds depend
+on the machine, the paper's an RTX 4090 (C.1). Wall times: quartiles. What was measured with other
+arguments is not replaced: they take another --out.
 
 The published code of the two baselines chooses among 50 candidates by its critic whenever it acts
 in an evaluation. The paper does not say whether its times include that, so each baseline has a row
@@ -22,7 +24,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from pathlib import Path
 
@@ -32,12 +34,16 @@ import torch
 from experiment import (
     ArgumentError,
     cell,
+    check_folders,
     check_least,
+    check_measured,
     check_out,
     gtp_offline,
     machine,
     main,
+    make_out,
     mean_std,
+    measured_with,
     new_figure,
     print_rows,
     read_results,
@@ -45,6 +51,7 @@ from experiment import (
 )
 
 import offline_tasks
+from report import IGNORED
 
 TASK = paper.TABLE_6_TASK
 POLICIES = {  # title, the paper's unless candidates are chosen: script, steps, candidates
@@ -56,6 +63,7 @@ POLICIES = {  # title, the paper's unless candidates are chosen: script, steps, 
     "Consistency (T = 2), 50 candidates": ("consistency_ac", 2, 50),
 }
 BASE = "Diffusion (T = 5)"  # of the ratios
+FREE = {*IGNORED, "eval_freq", "num_eval_episodes"}  # in which trained runs of a row may differ
 
 
 @dataclass
@@ -69,7 +77,7 @@ class Arguments:
     seeds: int = 3  # initialisations of the untrained networks
     rounds: int = 60  # turns of every policy
     calls: int = 20  # actions in a turn
-    hidden_dim: int = 256  # width of the untrained networks
+    hidden_dim: int = 256  # width of the networks
     device: str = "cpu"  # or cuda
     quick: bool = False  # a few rounds of small networks: shows that it works, not more
 
@@ -87,6 +95,7 @@ def trained_runs(options: Arguments) -> dict[str, list[tuple[Path, object]]]:
     """{script: [(run directory, its arguments)]} of --checkpoints; ArgumentError if one is not of a
     finished run of the three scripts on the task."""
     found = {script: [] for script, *_ in POLICIES.values()}
+    digests = {}
     for folder in map(Path, options.checkpoints):
         try:
             results = read_results(folder) or {}
@@ -100,8 +109,34 @@ def trained_runs(options: Arguments) -> dict[str, list[tuple[Path, object]]]:
             raise ArgumentError(f"--checkpoints {folder} has no task; name runs on one")
         if task != options.env_id:
             raise ArgumentError(f"--checkpoints {folder} is of {task}; give --env-id {task}")
+        digest = results["dataset"].get("sha256")
+        if digests.setdefault(script, digest) != digest:
+            words = f"is of other data than the {script} run before it"
+            raise ArgumentError(f"--checkpoints {folder} {words}; name runs of one dataset")
         found[script].append((folder, import_module(script).resume_args(folder)))
+    for runs in found.values():
+        check_alike(runs, options.hidden_dim)
     return found
+
+
+def check_alike(runs: list[tuple[Path, object]], hidden_dim: int) -> None:
+    """ArgumentError for runs of a script that differ by more than the seed, or not even by it, and
+    for networks of another width than the untrained ones beside them."""
+    seeds = {}
+    for folder, args in runs:
+        first, usual = runs[0]
+        if args.hidden_dim != hidden_dim:
+            words = f"has --hidden-dim {args.hidden_dim}; give --hidden-dim {args.hidden_dim}"
+            raise ArgumentError(f"--checkpoints {folder} {words}, or name another run")
+        for name, value in asdict(args).items():
+            if name not in FREE and value != getattr(usual, name):
+                flag = name.replace("_", "-")
+                words = f"has --{flag} {value}, {first} has {getattr(usual, name)}"
+                raise ArgumentError(f"--checkpoints {folder} {words}; name runs of one kind")
+        other = seeds.setdefault(args.seed, folder)
+        if other != folder:
+            words = f"has the seed {args.seed}, as {other} has; name one of them"
+            raise ArgumentError(f"--checkpoints {folder} {words}")
 
 
 def trained_policy(title: str, runs: list[tuple[Path, object]], device: str) -> Policy:
@@ -261,6 +296,7 @@ def draw(table: dict[str, dict], path: Path, title: str) -> None:
 def check(options: Arguments) -> None:
     """ArgumentError for counts, sizes, a folder, a task or a device that cannot be."""
     check_out(options.out)
+    check_folders("--checkpoints", options.checkpoints)
     check_least(options, {"seeds": 1, "rounds": 1, "calls": 1, "num_eval_episodes": 1})
     if not options.env_id:
         raise ArgumentError(f"--env-id is empty; give a task, {TASK} say")
@@ -276,9 +312,15 @@ def run(options: Arguments) -> None:
     """Measure, play where there are checkpoints, tabulate and draw."""
     check(options)
     torch.set_num_threads(1)
+    path = Path(options.out) / "inference_time.png"
+    given = measured_with(options)
+    check_measured(path.with_suffix(".json"), options)
     if options.quick:
-        options = replace(options, seeds=1, rounds=3, calls=5, hidden_dim=16, num_eval_episodes=1)
+        width = options.hidden_dim if options.checkpoints else 16
+        options = replace(options, seeds=1, rounds=3, calls=5, num_eval_episodes=1)
+        options = replace(options, hidden_dim=width)
     rows = policies(options)
+    make_out(options.out)
     scores = {title: score(policy, options) for title, policy in rows.items()}  # draws noise: first
     acts = {title: policy.acts for title, policy in rows.items()}
     obs_dim = offline_tasks.task_dims(options.env_id)[0]
@@ -295,6 +337,7 @@ def run(options: Arguments) -> None:
         where += ", one thread"
     content = {
         "ablation": "inference_time",
+        "options": given,
         "data": options.env_id,
         "hidden_dim": options.hidden_dim,
         "rounds": options.rounds,
@@ -303,8 +346,6 @@ def run(options: Arguments) -> None:
         "torch": torch.__version__,
         "variants": table,
     }
-    path = Path(options.out) / "inference_time.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
     gtp_offline.write_json(path.with_suffix(".json"), content)
     print_policies(table)
     draw(table, path, f"One action for one observation, {where}")

@@ -28,6 +28,7 @@ from experiment import (
     Options,
     Variant,
     cell,
+    check_numbers,
     compare,
     gtp_offline,
     load_policy,
@@ -54,9 +55,8 @@ class Arguments(Options):
 def actor_loss(nets, obs, actions, noise, t, u, s, weights, args, coefficient: float = 1.0):
     """L_BC + coefficient * L_Q (Eq. 69) -> scalar loss, dict of scalar metrics, L_Q as `q`.
 
-    Q is the smaller of the two online critics, the Q of GTP's own weights: the comparison is then
-    of two uses of the same critic, and the one that exaggerates less. The critic itself does not
-    learn from this loss, since gradient_steps asks for the gradient of the actor alone."""
+    Q is the smaller of the two online critics, as in GTP's own weights: two uses of one critic are
+    compared. It does not learn from this: gradient_steps asks for the actor's gradient alone."""
     # eta > 0 makes the critic (and V); the weights that come with it have no part in L_BC
     ones = torch.ones_like(weights)
     cloning, metrics = cloning_loss(nets, obs, actions, noise, t, u, s, ones, args)
@@ -99,8 +99,7 @@ def draw_panel(axis, act) -> None:
     if act:
         actions = act(obs).astype(float).view(complex) * np.exp(-0.5j * np.pi * obs)
         axis.scatter(actions.real, actions.imag, s=1, color="#3b6fb6")
-    x, y = toy.modes(np.zeros((1, 1)))[0].T
-    axis.scatter(x, y, s=60, facecolors="none", edgecolors="black")
+    axis.scatter(*toy.modes(np.zeros((1, 1)))[0].T, s=60, facecolors="none", edgecolors="black")
     axis.set(aspect="equal", xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), xticks=[], yticks=[])
 
 
@@ -108,6 +107,7 @@ def run(options: Arguments) -> None:
     """Train, tabulate and draw the comparison."""
     if options.eta <= 0:
         raise gtp_offline.ArgumentError(f"--eta is {options.eta}; give more than 0")
+    check_numbers("--coefficients", options.coefficients)
     options = prepare(options, "linear_q")
     chosen = variants(options.coefficients, options.eq_16)
     table = compare("linear_q", options, chosen)

@@ -20,14 +20,18 @@ import numpy as np
 import torch
 from experiment import (
     ENDED,
+    check_free,
     check_least,
     check_out,
     earlier_results,
     gtp_offline,
     has_checkpoint,
     main,
+    make_out,
     new_figure,
+    refuse_diverged,
     refuse_interrupted,
+    refuse_lost,
     replacing,
     seeds_text,
 )
@@ -55,13 +59,29 @@ class Arguments:
     device: str = "cpu"  # or cuda
 
 
-def run_one(name: str, seed: int, options: Arguments) -> dict:
-    """The results of a script's run with a seed: trained, continued or found in options.out."""
+def place(name: str, seed: int, options: Arguments) -> tuple:
+    """A script's module, and the folder and the arguments of its run with a seed."""
     script = importlib.import_module(name)
     folder = Path(options.out) / f"{name}__{seed}__{options.num_updates}"
     if options.quick:
         folder = folder.with_name(f"{folder.name}__quick")
-    args = replace(arguments(script, options), seed=seed, run_dir=str(folder))
+    return script, folder, replace(arguments(script, options), seed=seed, run_dir=str(folder))
+
+
+def check_folders(options: Arguments) -> None:
+    """ValueError, before the first run, for a folder that one of the runs could not use."""
+    for name in POLICIES:
+        for seed in range(options.seeds):
+            script, folder, args = place(name, seed, options)
+            results = check_free(folder, args, script=script)
+            refuse_diverged(results)
+            if seed == 0:  # whose policy is drawn
+                refuse_lost(results)
+
+
+def run_one(name: str, seed: int, options: Arguments) -> dict:
+    """The results of a script's run with a seed: trained, continued or found in options.out."""
+    script, folder, args = place(name, seed, options)
     results = earlier_results(folder, args, script)
     if results["status"] not in ENDED:
         if has_checkpoint(folder):
@@ -69,8 +89,7 @@ def run_one(name: str, seed: int, options: Arguments) -> dict:
         with replacing(offline_tasks, {"say_end": say_end}):
             results = script.train(args)
     refuse_interrupted(folder, results)
-    if results["status"] == "diverged":
-        raise ValueError(f"{folder} diverged; remove it and give other --num-updates")
+    refuse_diverged(results | {"run_dir": str(folder)})
     results["args"]["run_dir"] = str(folder)  # it may have been moved
     return results
 
@@ -148,7 +167,8 @@ def run(options: Arguments) -> None:
         script.check_args(arguments(script, options))
     torch.set_num_threads(1)
     out = Path(options.out)
-    out.mkdir(parents=True, exist_ok=True)
+    make_out(out)
+    check_folders(options)
     table = {}
     for name in POLICIES:
         runs = [run_one(name, seed, options) for seed in range(options.seeds)]

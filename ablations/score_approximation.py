@@ -40,16 +40,19 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from experiment import (
     ArgumentError,
+    check_measured,
     check_out,
     gtp_offline,
     main,
+    make_out,
+    measured_with,
     new_figure,
     print_rows,
     style,
@@ -504,7 +507,8 @@ def run(options: Arguments) -> None:
     check(options)
     torch.set_num_threads(1)
     file = Path(options.out) / "score_approximation.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
+    make_out(options.out)
+    check_measured(file, options)
     means = torch.tensor([-options.mode, options.mode], dtype=torch.float64)
     masses = torch.tensor(options.masses, dtype=torch.float64)
     mixture = Mixture(means, masses, options.std)
@@ -515,7 +519,7 @@ def run(options: Arguments) -> None:
     gaps = shrinking_gaps(mixture)
     print_gaps(gaps)
     results = {
-        "options": asdict(options),
+        "options": measured_with(options),
         "gap": GAP,
         "fixed_points": fixed,
         "substeps": substeps,

@@ -15,6 +15,7 @@ and how it is grouped.
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from dataclasses import asdict, dataclass, replace
@@ -24,7 +25,7 @@ from typing import Literal
 import numpy as np
 import paper
 import tyro
-from experiment import ArgumentError, check_out, gtp_offline, main, new_figure, style
+from experiment import ArgumentError, check_out, gtp_offline, main, make_out, new_figure, style
 
 import offline_tasks
 from report import (
@@ -266,7 +267,7 @@ def draw_curves(rows: list[Row], folder: Path) -> list[Path]:
         axis.set(xlabel="updates", ylabel=key.replace("_", " "), title=f"{task}, data {data}")
         style(axis)
         name = "".join(c if c.isalnum() or c in ".-" else "_" for c in task)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_out(folder)
         path = folder / f"curves__{name}__{sha256[:8]}.png"
         figure.savefig(path)
         paths.append(path)
@@ -318,7 +319,7 @@ def write(out: Path, text: str, rows: list[Row], unended: list[dict], pick: str)
         del content["evaluations"], content["runs"]
         plain.append(content)
     files = [results["file"] for results in unended]
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_out(out.parent)
     about = {"pick": pick, "unended": files, "rows": plain}
     gtp_offline.write_json(out.with_name("tables.json"), about)
     gtp_offline.write_file(out, f"{text}\n".encode())
@@ -335,7 +336,7 @@ def check(options: Arguments) -> None:
             check_out("runs/tables")
         return
     out = Path(options.out)
-    if out.is_dir() or out.suffix != ".md":  # a run's file, say
+    if os.path.isdir(out) or out.suffix != ".md":  # a run's file, say
         raise ArgumentError(f"--out {out}: name a Markdown file, tables.md say")
     check_out(out.parent)
 

@@ -34,7 +34,7 @@ from experiment import (
     Options,
     Variant,
     cell,
-    check_distinct,
+    check_numbers,
     compare,
     gtp_offline,
     load_policy,
@@ -242,8 +242,12 @@ def run(options: Arguments) -> None:
     """Train, compare with the exact answers, tabulate and draw."""
     if options.eta:
         raise ArgumentError(f"--eta {options.eta:g} is what is swept; give --etas {options.eta:g}")
-    check_distinct("--etas", [f"{eta:g}" for eta in options.etas])
-    check_distinct("--clips", [f"{clip:g}" for clip in options.clips])
+    if options.etas:
+        most = gtp_offline.LARGEST["eta"]
+        takes = f"numbers from 0 to {most:g}"
+        check_numbers("--etas", options.etas, lambda eta: 0 <= eta <= most, takes, "g")
+    takes = "numbers above 0, or inf"
+    check_numbers("--clips", options.clips, lambda clip: clip > 0, takes, "g")
     options = prepare(options, "temperature")
     if not options.etas:
         swept = QUICK_ETAS if options.quick else ETAS

@@ -30,9 +30,12 @@ import torch
 from experiment import (
     Variant,
     check_least,
+    check_measured,
     check_out,
     gtp_offline,
     main,
+    make_out,
+    measured_with,
     print_rows,
     replacing,
 )
@@ -136,11 +139,12 @@ def run(options: Arguments) -> None:
     variants = {"GTP": Variant()}
     for script in SCRIPTS:
         variants |= importlib.import_module(script).variants()
+    file = Path(options.out) / "update_cost.json"
+    make_out(options.out)
+    check_measured(file, options)
     table = costs(variants, options.device, 3 if options.quick else options.rounds)
-    out = Path(options.out)
-    out.mkdir(parents=True, exist_ok=True)
     about = {"device": options.device, "torch": torch.__version__, "variants": table}
-    gtp_offline.write_json(out / "update_cost.json", about)
+    gtp_offline.write_json(file, about | {"options": measured_with(options)})
     rows = [[title, *map(str, row.values())] for title, row in table.items()]
     print_rows(["", "ms/update", "ratio", "peak MB"], rows)
     hours = {k: float(v) for k, v in TABLE_3_HOURS.items() if v != "Diverged"}

@@ -195,18 +195,20 @@ def train(arguments: Arguments) -> list[dict]:
     data = Path(arguments.out) / "bandit.npz"
     options = experiment.Options(**asdict(arguments), dataset_path=str(data))
     options = experiment.prepare(options, "weighted_bc")
-    variants = {eta: Variant(CHANGES | {"eta": eta}) for eta in TRAINED_ETAS}
+    variants = {f"eta {eta:g}": Variant(CHANGES | {"eta": eta}) for eta in TRAINED_ETAS}
     experiment.check_variants(variants, options)
+    experiment.make_out(options.out)
     if not data.exists():
         write_dataset(data)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
+    for results in experiment.check_grid(variants, seeds, options):
+        experiment.refuse_diverged(results)
+        experiment.refuse_lost(results)
     rows = []
-    for eta, variant in variants.items():
-        runs = [experiment.run(f"eta {eta:g}", variant, seed, options) for seed in seeds]
+    for eta, (title, variant) in zip(TRAINED_ETAS, variants.items(), strict=True):
+        runs = [experiment.run(title, variant, seed, options) for seed in seeds]
         for results in runs:
-            if results["status"] != "finished":
-                folder = results["run_dir"]
-                raise ValueError(f"{folder} diverged; remove it and give fewer or other updates")
+            experiment.refuse_diverged(results)
         folders = [results["run_dir"] for results in runs]
         rows += [{"eta": eta} | trained_row(folders, k) for k in NUM_STEPS]
     return rows
@@ -215,11 +217,8 @@ def train(arguments: Arguments) -> list[dict]:
 def trained_row(run_dirs: list[str], num_steps: int) -> dict:
     """Masses and off-support shares over the seeds, and the pooled actions, at one K."""
     obs = np.zeros((20_000, 1), np.float32)
-    acts = {folder: load_policy(folder, num_steps=num_steps) for folder in run_dirs}
-    for folder, act in acts.items():
-        if act is None:
-            raise ValueError(f"{folder} has lost its checkpoint; remove it to train it anew")
-    actions = np.stack([act(obs)[:, 0] for act in acts.values()])
+    acts = [load_policy(folder, num_steps=num_steps) for folder in run_dirs]
+    actions = np.stack([act(obs)[:, 0] for act in acts])
     outside = distances(actions).min(-1) > REACH
     by_seed = np.array([masses(own) for own in actions])
     return {

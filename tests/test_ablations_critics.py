@@ -86,7 +86,11 @@ def test_every_actor_is_played_by_every_critic(runs, capsys):
     }
     assert all(0 <= score <= 100 for row in results["scores"].values() for score in row.values())
     assert -1 <= results["critics"][str(gtp)]["correlation"] <= 1
-    printed = capsys.readouterr().out
+    assert call("--actors", gtp, "--critics", gtp, *few) == 1
+    words = f"was measured with --actors {gtp} {cloned}; remove it or give another --out"
+    printed, said = capsys.readouterr()
+    assert f"error: {runs}/choosing_critic.json {words}\n" == said
+    assert results == json.loads((runs / "choosing_critic.json").read_text())
     assert f"| {cloned} |" in printed and "correlation with the return" in printed
 
 
@@ -119,6 +123,7 @@ def test_a_run_without_a_critic_and_runs_of_two_tasks_are_refused(runs, capsys):
         (["--actors"], "--actors is empty; name one run directory or more"),
         (["--critics"], "--critics is empty; name one run directory or more"),
         (["--actors", "a", "a"], "--actors has a twice"),
+        (["--critics", "a", "./x/../a"], "--critics has ./x/../a twice"),
         (["--out", "file"], "--out file: "),
         (["--out", "file/x"], "--out file/x: "),
     ],
@@ -132,6 +137,25 @@ def test_bad_options_are_refused_before_a_run_is_read(argv, words, tmp_path, mon
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {words}")
     assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_dataset_that_has_moved_is_named(runs, monkeypatch, capsys):
+    """And another one is refused, before anything is played."""
+    gtp = runs / "gtp_offline"
+    (file,) = runs.glob("datasets/*")
+    moved = file.rename(runs / f"moved{file.suffix}")
+    monkeypatch.setattr(offline_tasks, "dataset_file", lambda env_id: pytest.fail("its own"))
+    argv = "--actors", gtp, "--critics", gtp, "--num-eval-episodes", 1, "--dataset-path"
+    assert call(*argv, moved, "--out", runs / "out") == 0
+    results = json.loads((runs / "out/choosing_critic.json").read_text())
+    assert -1 <= results["critics"][str(gtp)]["correlation"] <= 1
+    monkeypatch.setattr(offline_tasks, "evaluate", lambda *given: pytest.fail("played"))
+    other = runs / "other.npz"
+    other.write_text("")
+    capsys.readouterr()
+    assert call(*argv, other, "--out", runs / "new") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"error: --dataset-path {other} is not the dataset of the runs; name that one"
 
 
 def test_data_that_are_gone_are_missed_before_anything_is_played(runs, monkeypatch, capsys):

@@ -124,3 +124,26 @@ def test_a_run_that_diverged_is_refused_with_the_remedy(gtp_alone, tmp_path, cap
     file.write_text(json.dumps(json.loads(file.read_text()) | {"status": "diverged"}))
     assert call(*command) == 1
     assert f"{file.parent} diverged; remove it and give" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("state", ["diverged", "other", "lost"])
+def test_the_last_folder_is_refused_before_the_first_run(
+    state, gtp_alone, tmp_path, monkeypatch, capsys
+):
+    command = *gtp_alone, "--out", tmp_path
+    assert call(*command) == 0
+    (file,) = tmp_path.glob("*/results.json")
+    results = json.loads(file.read_text())
+    if state == "diverged":
+        results["status"] = "diverged"
+    if state == "other":
+        results["args"]["tau"] = 0.25
+    if state == "lost":
+        file.with_name("checkpoint.pt").unlink()
+    file.write_text(json.dumps(results))
+    monkeypatch.setattr(multigoal, "POLICIES", {"gtp_bc": "GTP-BC", "gtp_offline": "GTP"})
+    monkeypatch.setattr("gtp_bc.train", lambda args: pytest.fail("trained"))
+    capsys.readouterr()
+    assert call(*command) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {file.parent} ") and "remove it" in line

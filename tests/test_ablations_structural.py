@@ -4,6 +4,7 @@ At the exact solution map of Gaussian actions every loss that names the right ma
 solver's error falls with its order.
 """
 
+import errno
 import importlib
 import inspect
 import json
@@ -416,6 +417,12 @@ def test_update_cost_sees_the_graph_of_the_sampler():
     ("name", "argv", "words"),
     [
         ("linear_q", ["--eta", "0"], "--eta is 0.0"),
+        ("linear_q", ["--eta", "nan"], "--eta is nan"),
+        ("linear_q", ["--coefficients", "1", "nan"], "--coefficients has nan; give finite numbers"),
+        ("linear_q", ["--coefficients", "inf"], "--coefficients has inf; give finite numbers"),
+        ("linear_q", ["--coefficients", "-1"], "--coefficients has -1; give finite numbers from 0"),
+        ("linear_q", ["--coefficients", "1", "0.1", "1e0"], "--coefficients has 1.0 twice"),
+        ("linear_q", ["--coefficients"], "--coefficients is empty; give finite numbers"),
         ("shortcut", ["--seeds", "0"], "--seeds is 0"),
         ("meanflow", ["--only", "nothing"], "--only nothing"),
         ("update_cost", ["--rounds", "0"], "--rounds is 0"),
@@ -676,3 +683,138 @@ def test_what_is_refused_leaves_no_folder(name, argv, words, tmp_path, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error:") and words in line
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["ode_solver", "temperature", "weighted_bc", "multigoal"])
+@pytest.mark.parametrize("function", ["mkdir", "TemporaryFile"])
+def test_a_folder_that_cannot_be_made_is_one_line(name, function, tmp_path, monkeypatch, capsys):
+    """As on a file system that is read-only, of which permissions do not tell."""
+
+    def refusing(*given, **named):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), "there")
+
+    owner = "pathlib.Path" if function == "mkdir" else "tempfile"
+    monkeypatch.setattr(f"{owner}.{function}", refusing)
+    monkeypatch.setattr(gtp, "train", lambda args: pytest.fail("trained"))
+    assert call(name, "--quick", "--out", tmp_path / "new") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    words = "the folder cannot be made or written to (Read-only file system); name another"
+    assert line == f"error: --out {tmp_path}/new: {words}"
+
+
+# ---- a grid is looked at before it begins ------------------------------------------------------
+
+
+def damage_results(folder):
+    (folder / "results.json").write_text("{")
+
+
+def change_arguments(folder):
+    file = folder / "results.json"
+    results = json.loads(file.read_text())
+    file.write_text(json.dumps(results | {"args": results["args"] | {"tau": 0.25}}))
+
+
+def damage_checkpoint(folder):
+    file = folder / "results.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"status": "running"}))
+    (folder / "checkpoint.pt").write_text("")
+
+
+def change_variant(folder):
+    (folder / "results.json").unlink()
+    state = torch.load(folder / "checkpoint.pt", weights_only=True)
+    state["results"]["variant"] = "Shortcut"
+    torch.save(state, folder / "checkpoint.pt")
+
+
+def put_file(folder):
+    folder.rename(folder.with_name("elsewhere"))
+    folder.write_text("")
+
+
+HARMS = {
+    "damaged results": (damage_results, "cannot be read, it may be damaged; remove"),
+    "other arguments": (change_arguments, "was run with --tau 0.25; remove it or give another"),
+    "damaged checkpoint": (damage_checkpoint, "holds no whole checkpoint"),
+    "other variant": (change_variant, "is a run of 'Shortcut', not of 'Euler, 1 step'; remove"),
+    "a file": (put_file, "is no folder; remove"),
+}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_the_last_folder_of_a_grid_is_refused_before_the_first_run(
+    harm, euler, tmp_path, monkeypatch, capsys
+):
+    """The score approximation comes first."""
+    act, words = HARMS[harm]
+    act(euler)
+    monkeypatch.setattr(gtp, "train", lambda args: pytest.fail("trained"))
+    grid = *EULER[:2], "score approximation", *EULER[2:]
+    assert call("ode_solver", *grid, "--out", tmp_path) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {euler}") and words in line and "another --out" in line
+
+
+def test_a_run_of_another_process_is_refused_before_the_first_one(
+    euler, tmp_path, monkeypatch, capsys
+):
+    (euler / "results.json").unlink()
+    monkeypatch.setattr(gtp, "train", lambda args: pytest.fail("trained"))
+    grid = *EULER[:2], "score approximation", *EULER[2:]
+    with experiment.filelock.FileLock(euler / ".lock"):
+        assert call("ode_solver", *grid, "--out", tmp_path) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"error: {euler} is being trained by another process; wait for its end"
+
+
+# ---- what was measured -------------------------------------------------------------------------
+
+MEASURING = {  # where the measuring of a script begins, and what it is to be asked
+    "update_cost": ("costs", ["--rounds", 7]),
+    "inference_time": ("policies", ["--rounds", 7]),
+    "score_approximation": ("fixed_points", ["--std", 0.25]),
+    "choosing_critic": ("load", ["--actors", "a", "--critics", "b", "--num-rows", 7]),
+}
+
+
+@pytest.mark.parametrize("name", MEASURING)
+def test_a_measurement_replaces_none_of_other_arguments(name, tmp_path, monkeypatch, capsys):
+    begin, argv = MEASURING[name]
+    script = importlib.import_module(name)
+    flag, value = argv[-2:]
+    usual = {"actors": ["a"], "critics": ["b"]} if name == "choosing_critic" else {}
+    options = script.Arguments(**usual)
+    field = flag.removeprefix("--").replace("-", "_")
+    file = tmp_path / f"{name}.json"
+
+    def begins(*given):
+        raise ValueError("it is measured")
+
+    monkeypatch.setattr(script, begin, begins)
+    refusals = {
+        json.dumps({"options": experiment.measured_with(options)}): "was measured with "
+        f"{flag} {getattr(options, field)}; remove it or give another --out",
+        '{"variants": {}}': "does not say with which arguments it was measured; remove it or",
+        "[": "does not say with which arguments it was measured; remove it or give another",
+    }
+    for text, words in refusals.items():
+        file.write_text(text)
+        assert call(name, *argv, "--out", tmp_path) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"error: {file} {words}")
+        assert file.read_text() == text
+    same = experiment.measured_with(replace(options, **{field: value}))
+    file.write_text(json.dumps({"options": same}))
+    assert call(name, *argv, "--out", tmp_path) == 1
+    assert "it is measured" in capsys.readouterr().err
+
+
+def test_update_cost_is_measured_again_with_the_same_arguments_alone(tmp_path, monkeypatch, capsys):
+    row = {"milliseconds": 1.0, "ratio": 1.0, "megabytes": 1.0}
+    monkeypatch.setattr(update_cost, "costs", lambda *given: {"GTP": row})
+    assert call("update_cost", "--quick", "--out", tmp_path) == 0
+    assert call("update_cost", "--quick", "--out", tmp_path) == 0
+    capsys.readouterr()
+    assert call("update_cost", "--out", tmp_path) == 1
+    assert "update_cost.json was measured with --quick; remove it" in capsys.readouterr().err

@@ -275,7 +275,8 @@ def test_returns_at_every_k_are_those_of_the_loaded_policy(tmp_path, capsys):
     assert "paper" not in capsys.readouterr().out
 
     argv = ("--quick", "--out", tmp_path / "times", "--env-id", "multigoal-v0")
-    assert call(inference_time, *argv, "--checkpoints", tmp_path / folder) == 0
+    argv += ("--checkpoints", tmp_path / folder, "--hidden-dim", 16)
+    assert call(inference_time, *argv) == 0
     table = json.loads((tmp_path / "times/inference_time.json").read_text())["variants"]
     assert not any(row["paper_milliseconds"] for row in table.values())  # another task
     trained = [title for title, row in table.items() if row["trained"]]
@@ -354,8 +355,14 @@ def test_inference_time_has_every_row(tmp_path, monkeypatch, capsys):
         (horizon, ["--retrain", "--eta", "5"], "--retrain on the toy, .*; give --env-id"),
         (horizon, ["--seeds", "0"], "--seeds is 0"),
         (temperature, ["--eta", "5"], "--eta 5 is what is swept; give --etas 5"),
-        (temperature, ["--etas", "-1"], "--eta is -1.0; give a number from 0"),
-        (temperature, ["--clips", "nan"], "--max-weight is nan; give a number"),
+        (temperature, ["--etas", "-1"], "--etas has -1; give numbers from 0 to 1e.06"),
+        (temperature, ["--etas", "1", "nan"], "--etas has nan; give numbers from 0"),
+        (temperature, ["--etas", "inf"], "--etas has inf; give numbers from 0"),
+        (temperature, ["--clips", "nan"], "--clips has nan; give numbers above 0, or inf"),
+        (temperature, ["--clips", "0"], "--clips has 0; give numbers above 0, or inf"),
+        (temperature, ["--clips"], "--clips is empty; give numbers above 0, or inf"),
+        (temperature, ["--first-seed", str(2**63)], "--first-seed is 9223372036854775808: 3 seeds"),
+        (horizon, ["--first-seed", str(2**63 - 2)], "--first-seed is 9223372036854775806: 3 seeds"),
         (temperature, ["--etas", "2", "2.0000001"], "--etas has 2 twice, .*; leave one out"),
         (temperature, ["--clips", "5", "inf", "inf"], "--clips has inf twice, .*; leave one out"),
         (inference_time, ["--rounds", "0"], "--rounds is 0; it must be at least 1"),
@@ -404,6 +411,51 @@ def test_a_trained_policy_has_a_task_and_a_checkpoint(small, tmp_path, capsys):
     (tmp_path / "run/checkpoint.pt").unlink()
     assert call(inference_time, *argv) == 2
     assert f"{args.run_dir} holds no whole checkpoint" in capsys.readouterr().err
+
+
+TRAINED = {  # what differs in the run `other`, and what is said of it
+    "width": ({"seed": 1, "hidden_dim": 16}, "has --hidden-dim 16; give --hidden-dim 16"),
+    "argument": ({"seed": 1, "lambda_flow": 3.0}, "has --lambda-flow 3.0, {first} has 10.0; name"),
+    "data": ({"seed": 1}, "is of other data than the gtp_offline run before it; name runs of one"),
+    "copy": ({}, "has the seed 0, as {first} has; name one of them"),
+}
+
+
+def trained(folder, sha256):
+    """results.json as a finished run of the paper's task has it."""
+    folder.mkdir()
+    results = {"status": "finished", "seed": 0, "args": {}, "updates_per_second": 1.0}
+    results |= {"algorithm": "gtp_offline", "env_id": paper.TABLE_6_TASK}
+    (folder / "results.json").write_text(json.dumps(results | {"dataset": {"sha256": sha256}}))
+
+
+@pytest.mark.parametrize("case", TRAINED)
+def test_runs_of_a_row_differ_by_the_seed_alone(case, tmp_path, monkeypatch, capsys):
+    changes, words = TRAINED[case]
+    first, other = tmp_path / "first", tmp_path / "other"
+    trained(first, "a")
+    trained(other, "b" if case == "data" else "a")
+    usual = gtp.default_args(env_id=paper.TABLE_6_TASK, device="cpu")
+    changed = replace(usual, **changes)
+    monkeypatch.setattr(gtp, "resume_args", lambda folder: changed if folder == other else usual)
+    argv = "--checkpoints", first, other, "--out", tmp_path / "out"
+    assert call(inference_time, *argv) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: --checkpoints {other} {words.format(first=first)}")
+    assert not (tmp_path / "out").exists()
+
+
+def test_runs_that_differ_where_they_may_are_one_row(tmp_path, monkeypatch):
+    first, other = tmp_path / "first", tmp_path / "other"
+    usual = gtp.default_args(env_id=paper.TABLE_6_TASK, device="cpu")
+    others = replace(usual, seed=1, num_eval_episodes=3, eval_freq=7, run_dir="there", compile=True)
+    inference_time.check_alike([(first, usual), (other, others)], 256)
+
+
+def test_a_run_that_is_named_twice_is_refused_however_it_is_spelled(tmp_path, capsys):
+    argv = "--checkpoints", tmp_path / "run", f"{tmp_path}/x/../run", "--out", tmp_path / "out"
+    assert call(inference_time, *argv) == 2
+    assert f"--checkpoints has {tmp_path}/x/../run twice" in capsys.readouterr().err
 
 
 def test_the_time_is_not_measured_for_a_file_as_out(tmp_path, monkeypatch, capsys):

@@ -305,6 +305,9 @@ def test_weighted_bc_runs_and_finds_its_runs_again(tmp_path, monkeypatch, capsys
     (checkpoint,) = tmp_path.glob("eta_5__*/checkpoint.pt")
     checkpoint.unlink()
     capsys.readouterr()
+    (first,) = tmp_path.glob("eta_0__*/results.json")
+    first.unlink()  # it would begin anew
+    first.with_name("checkpoint.pt").unlink()
     assert weighted_run(*given) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert f"{checkpoint.parent} has lost its checkpoint; remove it" in line
