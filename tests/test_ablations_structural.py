@@ -810,11 +810,11 @@ def test_a_measurement_replaces_none_of_other_arguments(name, tmp_path, monkeypa
     assert "it is measured" in capsys.readouterr().err
 
 
-def test_update_cost_is_measured_again_with_the_same_arguments_alone(tmp_path, monkeypatch, capsys):
+def test_update_cost_replaces_a_quick_one_and_the_same_alone(tmp_path, monkeypatch, capsys):
     row = {"milliseconds": 1.0, "ratio": 1.0, "megabytes": 1.0}
     monkeypatch.setattr(update_cost, "costs", lambda *given: {"GTP": row})
-    assert call("update_cost", "--quick", "--out", tmp_path) == 0
-    assert call("update_cost", "--quick", "--out", tmp_path) == 0
+    for words in (["--quick"], ["--quick"], [], []):
+        assert call("update_cost", *words, "--out", tmp_path) == 0
     capsys.readouterr()
-    assert call("update_cost", "--out", tmp_path) == 1
-    assert "update_cost.json was measured with --quick; remove it" in capsys.readouterr().err
+    assert call("update_cost", "--quick", "--out", tmp_path) == 1
+    assert "update_cost.json was measured with no --quick; remove it" in capsys.readouterr().err
