@@ -683,14 +683,16 @@ def update_networks(nets, optimizers, data, inputs, args):
 
 # --------------------------------------------- data ---------------------------------------------
 # --- shared: data ---
+@np.errstate(over="ignore")
 def read_rows(path):
     """The arrays of a file in D4RL's layout, by D4RL's or by Gymnasium's names; ValueError for a
     bad file. For a script that was copied alone: offline_tasks reads more, and says more."""
     others = {"terminals": "terminations", "timeouts": "truncations"}
     arrays = {}
+    name = "the file"
+    if not Path(path).is_file():  # to open a pipe would wait for ever
+        raise ValueError(f"dataset {path} cannot be read: there is no such file")
     try:
-        if not Path(path).is_file():  # to open a pipe would wait for ever
-            raise FileNotFoundError("there is no such file")
         with np.load(path) if zipfile.is_zipfile(path) else h5py.File(path, "r") as file:
             for key in ("observations", "actions", "rewards", "terminals", "timeouts"):
                 name = key if key in file else others.get(key, key)
@@ -700,22 +702,21 @@ def read_rows(path):
             if "next_observations" in file:
                 print(f"dataset {path}: next rows are taken; next_observations are ignored")
     except Exception as error:  # h5py and zipfile raise many kinds for a damaged file
-        reason = " ".join(str(error).split())[:200]
+        reason = f"{name} is absent, damaged or of another kind ({type(error).__name__})"
         raise ValueError(f"dataset {path} cannot be read as HDF5 or NPZ: {reason}") from error
     count = len(arrays["observations"])
     for key, array in arrays.items():
         shaped = array.ndim == 2 if key in ("observations", "actions") else array.size == count
         if not (shaped and array.size and len(array) == count and np.isfinite(array).all()):
-            raise ValueError(f"dataset {path}: give a row of finite numbers for each step ({key})")
+            raise ValueError(f"dataset {path}: give a row of finite float32 numbers a step ({key})")
         if key in others and not np.isin(array, (0, 1)).all():
             raise ValueError(f"dataset {path}: give 0 and 1 alone ({key})")
     return arrays
 
 
 def load_transitions(path, max_episode_steps=None, d4rl_semantics=False):
-    """Transitions of an HDF5 or NPZ file: float32 observations, next_observations (n, obs_dim),
-    actions (n, action_dim), rewards, terminals (n,); ValueError for a bad file. d4rl_semantics:
-    exactly D4RL's qlearning_dataset."""
+    """Transitions of an HDF5 or NPZ file, n float32 rows of each kind; ValueError for a bad file.
+    d4rl_semantics: exactly D4RL's qlearning_dataset."""
     if TASKS_FOLDER.is_dir():  # understands more files, and checks them
         return tasks().load_transitions(path, max_episode_steps, d4rl_semantics)
     arrays = read_rows(path)
@@ -723,19 +724,16 @@ def load_transitions(path, max_episode_steps=None, d4rl_semantics=False):
     if np.abs(arrays["actions"]).max() > 1.001:
         raise ValueError(f"dataset {path}: actions are beyond [-1, 1]; rescale them to [-1, 1]")
     terminals = arrays["terminals"].reshape(count) > 0
-    dropped = np.zeros(count, bool)
-    if "timeouts" in arrays:
-        dropped = arrays["timeouts"].reshape(count) > 0
+    dropped = arrays.get("timeouts", np.zeros(count)).reshape(count) > 0
     dropped[-1] = True  # it has no next row
     if not d4rl_semantics:
         dropped &= ~terminals  # they need none
     keep = np.flatnonzero(~dropped)
     if not len(keep):
         raise ValueError(f"dataset {path}: no row has a next one; give longer episodes")
-    following = np.minimum(keep + 1, count - 1)
     return {
         "observations": arrays["observations"][keep],
-        "next_observations": arrays["observations"][following],
+        "next_observations": arrays["observations"][np.minimum(keep + 1, count - 1)],
         "actions": arrays["actions"][keep],
         "rewards": arrays["rewards"].reshape(count)[keep],
         "terminals": terminals[keep].astype(np.float32),
@@ -746,7 +744,9 @@ def load_data(args):
     """Tensors to train on, held-out ones, and what results.json says of the dataset."""
     path = Path(args.dataset_path or tasks().dataset_file(args.env_id))
     about = {"action_units": "unit", "action_bounds": [-1, 1]}
-    if TASKS_FOLDER.is_dir() or args.fix_timeouts:
+    if args.fix_timeouts and not TASKS_FOLDER.is_dir():
+        raise ValueError(f"--fix-timeouts needs {TASKS_FOLDER}; leave it out")
+    if TASKS_FOLDER.is_dir():
         how = (args.d4rl_semantics, args.action_units, args.fix_timeouts)
         arrays, about = tasks().load_dataset(path, args.env_id, *how, args.normalize_observations)
     else:

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import warnings
 from dataclasses import replace
 
 import h5py
@@ -502,7 +503,7 @@ def test_a_script_alone_refuses_what_it_cannot_use(change, tmp_path, alone):
     else:
         data["actions"][3, 1] = change
     said = {"rewards": "rewards", 1.5: r"actions are beyond \[-1, 1\]"}.get(
-        change, "finite numbers"
+        change, "finite float32 numbers"
     )
     with pytest.raises(ValueError, match=f"dataset .*f.npz.*{said}") as error:
         gtp.load_transitions(write(tmp_path / "f.npz", data))
@@ -519,7 +520,7 @@ def test_a_script_alone_refuses_nan_and_rows_without_columns(script, key, tmp_pa
     flat["observations"] = flat["observations"][:, 0]
     for bad in (data, flat):
         path = write(tmp_path / "f.npz", bad)
-        with pytest.raises(ValueError, match=f"{path}: give a row of finite numbers for each step"):
+        with pytest.raises(ValueError, match=f"{path}: give a row of finite float32 numbers"):
             script.load_transitions(path)
 
 
@@ -527,10 +528,10 @@ def test_a_script_alone_refuses_nan_and_rows_without_columns(script, key, tmp_pa
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda data: {"actions": data["actions"][:-3]}, r"row .* for each step \(actions\)"),
-        (lambda data: {"rewards": data["rewards"][:-3]}, r"row .* for each step \(rewards\)"),
-        (lambda data: {"rewards": np.float32(1)}, r"row .* for each step \(rewards\)"),
-        (lambda data: {"rewards": data["rewards"] * 1j}, "cannot be read .*complex"),
+        (lambda data: {"actions": data["actions"][:-3]}, r"row .* a step \(actions\)"),
+        (lambda data: {"rewards": data["rewards"][:-3]}, r"row .* a step \(rewards\)"),
+        (lambda data: {"rewards": np.float32(1)}, r"row .* a step \(rewards\)"),
+        (lambda data: {"rewards": data["rewards"] * 1j}, "cannot be read .*rewards is .*TypeError"),
         (lambda data: {"terminals": data["terminals"] / 2}, r"0 and 1 alone \(terminals\)"),
         (lambda data: {"timeouts": 1 - data["terminals"]}, "no row has a next one"),
     ],
@@ -562,8 +563,56 @@ def test_a_script_alone_reads_gymnasiums_names(script, tmp_path, alone):
 def test_a_script_alone_waits_for_no_pipe(script, tmp_path, alone):
     os.mkfifo(tmp_path / "pipe")
     for name in ("pipe", "absent"):
-        with pytest.raises(ValueError, match=f"{tmp_path}/{name} cannot be read .*no such file"):
+        with pytest.raises(ValueError, match=f"{tmp_path}/{name} cannot be read: .*no such file"):
             script.load_transitions(tmp_path / name)
+
+
+@SCRIPT
+@pytest.mark.parametrize("key", ["observations", "actions", "rewards"])
+def test_a_script_alone_refuses_what_float32_cannot_hold(script, key, tmp_path, alone):
+    """In its own line: NumPy would warn of the overflow in two more."""
+    data = make_dataset()
+    data[key] = data[key].astype(np.float64)
+    data[key][3] = 1e300
+    path = write(tmp_path / "f.npz", data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError, match=rf"finite float32 numbers a step \({key}\)$"):
+            script.load_transitions(path)
+
+
+@SCRIPT
+@pytest.mark.parametrize("kind", ["hdf5 cut off", "npz cut off", "text", "link"])
+def test_a_script_alone_says_in_own_words_what_it_cannot_read(script, kind, tmp_path, alone):
+    """And not in h5py's, which are about its own functions."""
+    path = tmp_path / "f"
+    data = make_dataset()
+    if kind == "text":
+        path.write_bytes(b"observations")
+    elif kind == "npz cut off":
+        with path.open("wb") as file:
+            np.savez(file, **data)
+    else:
+        if kind == "link":
+            data["rewards"] = h5py.SoftLink("/absent")
+        with h5py.File(path, "w") as file:
+            for key, value in data.items():
+                file[key] = value
+    if "cut off" in kind:
+        path.write_bytes(path.read_bytes()[:5000])
+    what = "rewards" if kind == "link" else "the file"
+    named = {"link": "KeyError"}.get(kind, "OSError")
+    said = f"{what} is absent, damaged or of another kind \\({named}\\)$"
+    with pytest.raises(ValueError, match=f"dataset {path} cannot be read as HDF5 or NPZ: {said}"):
+        script.load_transitions(path)
+
+
+@SCRIPT
+def test_a_script_alone_names_the_flag_that_needs_the_tasks(script, dataset, alone):
+    args = script.default_args(dataset_path=str(dataset), device="cpu")
+    said = "--fix-timeouts needs .*/absent; leave it out$"
+    with pytest.raises(ValueError, match=f"^{said}"):
+        script.load_data(replace(args, fix_timeouts=True))
 
 
 @SCRIPT
