@@ -96,9 +96,28 @@ def _read_either(file, names: list[str]) -> np.ndarray:
     return array
 
 
+def entry(group, name: str):
+    """What stands under a name in a file, or in a group of an HDF5 file. WrongContentError where it
+    is absent, or a link that leads nowhere (a RuntimeError: it leads around)."""
+    try:
+        return group[name]
+    except (KeyError, RuntimeError) as error:
+        of_group = getattr(group, "name", "/")
+        if name not in group:
+            holder = "it" if of_group == "/" else of_group
+            raise WrongContentError(f"{holder} has no {name}") from error
+        link = group.get(name, getlink=True) if hasattr(group, "file") else None
+        if not hasattr(link, "path"):  # not a soft or an external link
+            raise
+        target = f"{link.path} of {getattr(link, 'filename', 'this file')}"
+        raise WrongContentError(
+            f"{name} is a link to {target}, which cannot be had; write the array in its place"
+        ) from error
+
+
 def _read(file, name: str) -> np.ndarray:
     try:
-        array = file[name]
+        array = entry(file, name)
     except ValueError as error:
         if "allow_pickle" not in str(error):
             raise

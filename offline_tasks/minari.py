@@ -124,24 +124,26 @@ def read_arrays(env_id: str, path, d4rl_semantics: bool) -> dict[str, np.ndarray
         if "episode_0" not in file:
             return arrays.read_file(path, d4rl_semantics)
         # By number: as text, episode_10 comes before episode_2.
-        episodes = [_episode(file[f"episode_{i}"]) for i in range(len(file))]
+        episodes = [_episode(arrays.entry(file, f"episode_{i}")) for i in range(len(file))]
     return {key: np.concatenate([rows[key] for rows in episodes]) for key in episodes[0]}
 
 
 def _episode(group) -> dict[str, np.ndarray]:
-    observations = group["observations"]
+    keys = ("observations", "actions", "rewards", "terminations", "truncations")
+    found = {key: arrays.entry(group, key) for key in keys}
+    observations = found["observations"]
     if not hasattr(observations, "shape"):  # a kitchen's, whose goals are the same throughout
-        observations = observations["observation"]
+        observations = arrays.entry(observations, "observation")
     observations = arrays.as_float32("observations", observations)
     ends = np.zeros(len(observations) - 1, dtype=np.float32)
     ends[-1:] = 1
     return {
         "observations": observations[:-1],
         "next_observations": observations[1:],
-        "actions": arrays.as_float32("actions", group["actions"]),
-        "rewards": arrays.as_float32("rewards", group["rewards"]),
-        "terminals": np.asarray(group["terminations"], dtype=np.float32),
-        "timeouts": np.asarray(group["truncations"], dtype=np.float32),
+        "actions": arrays.as_float32("actions", found["actions"]),
+        "rewards": arrays.as_float32("rewards", found["rewards"]),
+        "terminals": np.asarray(found["terminations"], dtype=np.float32),
+        "timeouts": np.asarray(found["truncations"], dtype=np.float32),
         "ends": ends,
     }
 

@@ -313,6 +313,33 @@ def test_an_empty_dataset_of_hdf5_has_no_rows(key, tmp_path):
     refused(path, f"{key} is empty: it has no rows$")
 
 
+LINKS = {
+    "soft": (h5py.SoftLink("/absent"), "/absent of this file"),
+    "around": (None, "/{key} of this file"),
+    "external": (h5py.ExternalLink("absent.h5", "/a"), "/a of absent.h5"),
+    "foreign": (h5py.ExternalLink("text.h5", "/a"), "/a of text.h5"),
+}
+
+
+@pytest.mark.parametrize("kind", LINKS)
+@pytest.mark.parametrize("key", ["observations", "rewards", "timeouts", "next_observations"])
+def test_a_link_to_nothing_is_named(kind, key, tmp_path):
+    (tmp_path / "text.h5").write_text("text")
+    link, target = LINKS[kind]
+    if kind == "around":
+        link = h5py.SoftLink(f"/{key}")
+    path = write(tmp_path / "data.hdf5", make_dataset() | {key: link})
+    said = f"{key} is a link to {target.format(key=key)}, which cannot be had; write the array"
+    refused(path, f"HDF5 or NPZ: {said} in its place$")
+
+
+def test_a_link_to_an_array_is_followed(tmp_path):
+    data = make_dataset()
+    plain = load_transitions(write(tmp_path / "data.npz", data))
+    data |= {"r": data["rewards"], "rewards": h5py.SoftLink("/r")}
+    assert_equal(load_transitions(write(tmp_path / "data.hdf5", data)), plain)
+
+
 def test_python_objects_are_named(tmp_path):
     data = make_dataset() | {"rewards": np.array([1.0] * 240, dtype=object)}
     refused(write(tmp_path / "data.npz", data), "rewards holds Python objects; save it as float32$")

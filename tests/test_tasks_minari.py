@@ -161,7 +161,19 @@ def test_a_file_with_a_part_missing_is_named(root):
     made = episodes(np.random.default_rng(0), [5, 5])
     del made[1]["rewards"]
     folder = write(root, ID, made)
-    with pytest.raises(ValueError, match=f"dataset {folder}/main_data.hdf5 cannot be read.*reward"):
+    said = f"dataset {folder}/main_data.hdf5 cannot be read .*: /episode_1 has no rewards$"
+    with pytest.raises(ValueError, match=said):
+        minari.read_arrays(ID, folder / "main_data.hdf5", False)
+
+
+@pytest.mark.parametrize("name", ["episode_1", "episode_1/rewards", "episode_1/truncations"])
+def test_a_part_that_is_a_link_to_nothing_is_named(root, name):
+    folder = write(root, ID, episodes(np.random.default_rng(0), [5, 5]))
+    with h5py.File(folder / "main_data.hdf5", "a") as file:
+        del file[name]
+        file[name] = h5py.ExternalLink("absent.hdf5", "/a")
+    said = f": {name.rpartition('/')[2]} is a link to /a of absent.hdf5, which cannot be had"
+    with pytest.raises(ValueError, match=said):
         minari.read_arrays(ID, folder / "main_data.hdf5", False)
 
 
