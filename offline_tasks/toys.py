@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from offline_tasks import multigoal, pointmaze
-from offline_tasks.arrays import read_file
-from offline_tasks.files import replacing
+from offline_tasks.arrays import DatasetError, read_file
+from offline_tasks.files import data_folder, replacing
 
 TOYS = multigoal.TASKS | pointmaze.TASKS
 TASK_DIMS = {name: (toy.obs_dim, toy.action_dim, toy.max_steps) for name, toy in TOYS.items()}
@@ -42,7 +42,13 @@ def action_bounds(env_id: str) -> None:
 
 def read_arrays(env_id: str, path, d4rl_semantics: bool = False) -> dict:
     """The arrays of a dataset file, not yet checked."""
-    return read_file(path, d4rl_semantics)
+    try:
+        return read_file(path, d4rl_semantics)
+    except DatasetError as error:
+        own = made_file(env_id, data_folder()).resolve() == Path(path).resolve()
+        if not own or isinstance(error.__cause__, (PermissionError, MemoryError)):
+            raise
+        raise DatasetError(f"dataset {path} is damaged: delete it, it is made again") from error
 
 
 def normalized_score(env_id: str, returns: np.ndarray) -> np.ndarray:
@@ -50,9 +56,14 @@ def normalized_score(env_id: str, returns: np.ndarray) -> np.ndarray:
     return 100 * returns / TOYS[env_id].rewards.max()
 
 
+def made_file(env_id: str, folder: Path) -> Path:
+    """Where in `folder` the dataset is, once it has been made."""
+    return folder / f"{env_id}-{TOYS[env_id].data_version}.npz"
+
+
 def dataset_file(env_id: str, folder: Path) -> Path:
     """The dataset in `folder`, made if absent."""
-    path = folder / f"{env_id}-{TOYS[env_id].data_version}.npz"
+    path = made_file(env_id, folder)
     if not path.exists():
         with replacing(path) as temporary:
             np.savez(temporary, **make_data(env_id))

@@ -44,6 +44,25 @@ def test_a_digest_sees_a_thousandth():
     assert digest(data) != before
 
 
+@pytest.mark.parametrize("content", [b"", b"text", b"\x89HDF\r\n\x1a\n", "cut off", "a key"])
+@pytest.mark.parametrize("env_id", ["multigoal-v0", "pointmaze-umaze-v0"])
+def test_a_damaged_file_is_to_be_deleted_and_is_made_again(env_id, content, tmp_path, monkeypatch):
+    """It was never downloaded. One that a person has named is theirs."""
+    monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path))
+    path = offline_tasks.dataset_file(env_id)
+    whole = path.read_bytes()
+    contents = {"cut off": whole[:-99], "a key": whole.replace(b"rewards", b"Rewards")}
+    path.write_bytes(contents.get(content, content))
+    path.with_name("mine.npz").write_bytes(path.read_bytes())
+    said = f"^dataset {path} is damaged: delete it, it is made again$"
+    with pytest.raises(ValueError, match=said):
+        offline_tasks.load_dataset(path, env_id)
+    with pytest.raises(ValueError, match=r"mine.npz cannot be read as HDF5 or NPZ"):
+        offline_tasks.load_dataset(path.with_name("mine.npz"), env_id)
+    path.unlink()
+    assert offline_tasks.dataset_file(env_id).read_bytes() == whole
+
+
 # ---- multigoal -----------------------------------------------------------------------------------
 
 
