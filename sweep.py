@@ -44,7 +44,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
-from functools import partial
+from functools import lru_cache, partial
 from importlib import import_module
 from pathlib import Path
 from signal import SIG_DFL, SIGINT, SIGTERM, signal
@@ -53,7 +53,7 @@ from typing import Annotated, Any, get_args
 import filelock
 import tyro
 
-from offline_tasks.files import replacing
+from offline_tasks.files import replacing, sha256_of
 from sweeps.progress import (
     MOST_ATTEMPTS,
     Progress,
@@ -212,7 +212,7 @@ def refuse_another(job):
     theirs |= {"algorithm": results.get("algorithm"), "ablation": results.get("variant", "")}
     ours = vars(job.args) | {"algorithm": job.run.script, "ablation": ""}
     ignored = {"run_dir", "resume"} | script.FREE - {"num_updates", "dataset_path"}
-    differences = []
+    differences = other_data(job, results)
     for name in sorted(ours.keys() - ignored):
         our = plain(name, ours[name])
         their = plain(name, theirs.get(name, ours[name]))
@@ -223,6 +223,24 @@ def refuse_another(job):
             f"{job.run_dir} holds another run than this sweep's: {'; '.join(differences)}; "
             "give another --out, or move it away"
         )
+
+
+def other_data(job, results):
+    """What to say where the sweep's file for a run is not the one that it was trained on, by its
+    contents: a copy keeps the time of another file. A line in a list, or none."""
+    file = Path(job.data_path)
+    dataset = results.get("dataset")
+    theirs = dataset.get("sha256") if isinstance(dataset, dict) else None
+    # `status` without --data knows the file's name alone.
+    if not theirs or not file.is_absolute() or not file.is_file():
+        return []
+    ours = digest_of(file)
+    if ours == theirs:
+        return []
+    return [f"the data have SHA-256 {str(theirs)[:8]}, not {ours[:8]} as {file} has now"]
+
+
+digest_of = lru_cache(sha256_of)  # many runs share a file
 
 
 def plain(name, value):
@@ -499,10 +517,11 @@ def status(options) -> int:
     check_out(out)
     if not out.exists():
         print(f"no run has begun: there is no folder {out}")
+    paths = [run.data for run in sweep.runs]  # of data the names are enough
     if options.data:
-        data_files(sweep, options.data)
+        paths = data_files(sweep, options.data)
     progress = Progress(sweep, out)
-    others = other_runs(sweep, out)
+    others = other_runs(sweep, out, paths)
     states = progress.states() | dict.fromkeys(others, "another run")
     progress.print_table(states)
     for line in [*progress.complaints(states), *others.values()]:
@@ -510,11 +529,12 @@ def status(options) -> int:
     return 0
 
 
-def other_runs(sweep, out) -> dict[Path, str]:
-    """{folder: why `run` refuses it}; of data the names are enough."""
-    begun = replace(sweep, runs=[run for run in sweep.runs if (out / run.folder).is_dir()])
+def other_runs(sweep, out, paths) -> dict[Path, str]:
+    """{folder: why `run` refuses it}; paths: of each run's data."""
+    places = [i for i, run in enumerate(sweep.runs) if (out / run.folder).is_dir()]
+    begun = replace(sweep, runs=[sweep.runs[i] for i in places])
     others = {}
-    for job in checked_jobs(begun, out, [run.data for run in begun.runs]):
+    for job in checked_jobs(begun, out, [paths[i] for i in places]):
         try:
             refuse_another(job)
         except ArgumentError as error:

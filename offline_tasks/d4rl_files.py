@@ -5,7 +5,6 @@ and SHA-256 are the published ones.
 """
 
 import contextlib
-import hashlib
 import http.client
 import os
 import threading
@@ -15,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from offline_tasks.arrays import read_file
-from offline_tasks.files import one_at_a_time
+from offline_tasks.files import one_at_a_time, sha256_of
 
 LOCOMOTION = {"halfcheetah": (17, 6), "hopper": (11, 3), "walker2d": (17, 6)}  # obs, action dims
 LEVELS = ("medium", "medium-replay", "medium-expert")
@@ -190,20 +189,10 @@ def _difference(env_id: str, file: Path) -> str | None:
     _, size, sha256 = DATASETS[env_id]
     if file.stat().st_size != size:
         return f"{file.stat().st_size} bytes instead of {size}"
-    found = _sha256(file)
+    found = sha256_of(file)
     if found != sha256:
         return f"SHA-256 {found} instead of {sha256}"
     return None
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while True:
-            chunk = file.read(1 << 20)
-            if not chunk:
-                return digest.hexdigest()
-            digest.update(chunk)
 
 
 def _set_aside(file: Path, path: Path) -> Path:

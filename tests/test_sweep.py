@@ -1,6 +1,7 @@
 """sweep.py: its file, its folders, what it starts, skips, refuses and says; a fake sbatch."""
 
 import contextlib
+import hashlib
 import json
 import os
 import signal
@@ -325,6 +326,35 @@ def test_a_moved_data_folder_is_no_difference(write, tmp_path):
         (tmp_path / name / "a.npz").write_bytes(b"")
     put(prepare(path, tmp_path / "old")[0])
     prepare(path, tmp_path / "new")
+
+
+def test_another_file_of_the_same_name_is_refused(write, tmp_path, monkeypatch, capsys):
+    """Also one that keeps the time and the size of the first; each file is read once."""
+    path = write(f"{SMALL}[data]\nmultigoal-v0 = 'a.npz'\n")
+    (tmp_path / "a.npz").write_bytes(b"old")
+    time_of_old = (tmp_path / "a.npz").stat().st_mtime
+    jobs = prepare(path, tmp_path)
+    old = hashlib.sha256(b"old").hexdigest()
+    for job in jobs[:3]:
+        put(job, dataset={"sha256": old})
+    sweep.digest_of.cache_clear()
+    prepare(path, tmp_path)
+    assert sweep.digest_of.cache_info()[:2] == (2, 1)  # hits, misses
+    (tmp_path / "a.npz").write_bytes(b"new")
+    os.utime(tmp_path / "a.npz", (time_of_old, time_of_old))
+    sweep.digest_of.cache_clear()
+    new = hashlib.sha256(b"new").hexdigest()
+    said = f"the data have SHA-256 {old[:8]}, not {new[:8]} as {tmp_path / 'a.npz'} has now; give"
+    for command in ("run", "slurm"):
+        words = [path, "--out", path.parent / "out", "--data", tmp_path]
+        assert main(monkeypatch, command, *words, *(SLURM if command == "slurm" else [])) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"{jobs[0].run_dir} holds another run" in line and said in line
+    assert main(monkeypatch, "status", *words) == 0
+    assert "3 another run, 1 waiting" in capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)  # where the name alone is that of a file
+    assert main(monkeypatch, "status", *words[:-2]) == 0
+    assert "3 finished, 1 waiting" in capsys.readouterr().out
 
 
 JUNK = {"status": "running", "updated": "now", "update": [], "num_updates": "9", "last": 3}
