@@ -69,6 +69,7 @@ from sweeps.slurm import array_script, make_out, submit
 ROOT = Path(__file__).resolve().parent
 OWN_FLAGS = ("env_id", "seed", "run_dir", "dataset_path", "resume")  # which a sweep sets itself
 DEVICE = r"auto|cpu|cuda(:\d+)?"  # of which the machine that runs has perhaps one
+LIMIT = r"([0-9]+-)?[0-9]+(:[0-9]+){0,2}|(?i:infinite|unlimited)"  # what Slurm's --time takes
 INTERRUPTED = (128 + SIGINT, 128 + SIGTERM, -SIGINT, -SIGTERM)  # exit codes
 WHOSE = {"algorithm": str, "seed": int, "args": dict}  # keys of results.json that say whose it is
 TAKES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
@@ -80,13 +81,15 @@ STOPPING = b"stopping after this update"  # a script's own words when it has got
 
 @dataclass(frozen=True)
 class Job:
-    """A run in its folder; args: the script's own, as the run would have them."""
+    """A run in its folder; args: the script's own, as the run would have them; warnings: what it
+    would say of them."""
 
     run: Run
     run_dir: Path
     data_path: str
     args: Any
     final_episodes: int
+    warnings: tuple[str, ...] = ()
 
 
 def flag_words(flags):
@@ -102,7 +105,8 @@ def flag_words(flags):
 
 
 def script_args(run, words, where):
-    """The complete arguments of a script for its command line, as it would check them itself."""
+    """The complete arguments of a script for its command line, as it would check them itself, and
+    its warnings of them."""
     script = import_module(run.script)
     known = {field.name: field.type for field in fields(script.Args)}
     for name, value in run.flags.items():
@@ -122,12 +126,16 @@ def script_args(run, words, where):
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
             args = script.parse_args(words)
             # The machine that asks need not have the GPU of the one that runs.
-            return script.start(replace(args, device="cpu"))[0]
+            args, _ = script.start(replace(args, device="cpu"))
     except SystemExit:
         text = " ".join(re.sub(r"[^\x20-\x7e]+|─+", " ", said.getvalue()).split())
         raise ArgumentError(f"{where}: {run.script}.py: {text}") from None
     except ValueError as error:
         raise ArgumentError(f"{where}: {run.script}.py: {error}") from error
+    lines = [line for line in said.getvalue().splitlines() if line.startswith("warning: ")]
+    if run.flags.get("device") != "cpu":
+        lines = [line for line in lines if not line.endswith("--device cpu")]
+    return args, tuple(lines)
 
 
 def fits(value, kind):
@@ -162,14 +170,24 @@ def checked_jobs(sweep, out, data_paths) -> list[Job]:
     for run, data_path in zip(sweep.runs, data_paths, strict=True):
         jobs.append(Job(run, out / run.folder, data_path, None, sweep.final_episodes))
     last = {job.run.kind: job for job in jobs}
-    args = {}
+    checked = {}
     for kind, job in last.items():
         words = start_words(job)
         if sweep.final_episodes:  # of whose number the script is the judge
             words += ["--num-eval-episodes", str(sweep.final_episodes)]
             script_args(job.run, words, f"{sweep.path}: final_episodes")
-        args[kind] = script_args(job.run, start_words(job), sweep.path)
-    return [replace(job, args=replace(args[job.run.kind], seed=job.run.seed)) for job in jobs]
+        checked[kind] = script_args(job.run, start_words(job), sweep.path)
+    for place, job in enumerate(jobs):
+        args, warnings = checked[job.run.kind]
+        jobs[place] = replace(job, args=replace(args, seed=job.run.seed), warnings=warnings)
+    return jobs
+
+
+def tell_warnings(jobs):
+    """What the scripts warn of, each once: in the runs' logs nobody would see it."""
+    told = [f"{job.run.script}.py: {line}" for job in jobs for line in job.warnings]
+    for line in dict.fromkeys(told):
+        print(line, file=sys.stderr)
 
 
 def data_files(sweep, data):
@@ -466,6 +484,7 @@ def run(options) -> int:
     """python sweep.py run"""
     sweep, jobs = load(options)
     slots = gpu_slots(options, len(jobs))
+    tell_warnings(jobs)
     if options.dry_run:
         print_commands(jobs)
         return 0
@@ -493,9 +512,15 @@ def slurm(options) -> int:
     """python sweep.py slurm"""
     if options.gpus < 0 or options.max_parallel < 1 or options.save_before < 0:
         raise ArgumentError("--gpus, --save-before count from 0 and --max-parallel from 1")
+    if not re.fullmatch(r"\S+", options.partition):
+        raise ArgumentError(f"--partition {options.partition!r}: name one; sinfo lists them")
+    if not re.fullmatch(LIMIT, options.time):
+        forms = "24:00:00, 1-12 (days-hours) or 90 (minutes)"
+        raise ArgumentError(f"--time {options.time!r} is no limit of Slurm; give one as {forms}")
     options.out = (options.out or Path("runs", options.sweep.stem)).resolve()
     options.data = options.data.resolve() if options.data else None
     sweep, jobs = load(options)
+    tell_warnings(jobs)
     left = [index for index, job in enumerate(jobs) if next_command(job)]
     if not left:
         print(f"nothing is left to do of the {len(jobs)} runs of {sweep.path}")

@@ -199,6 +199,25 @@ def test_a_bad_flag_is_refused_before_anything_starts(write, capfd, flag, words)
     assert not (path.parent / "out").exists()
 
 
+@pytest.mark.parametrize("command", ["run", "slurm"])
+def test_a_flag_without_effect_is_said_once_before_the_runs(command, write, monkeypatch, capsys):
+    """In a GPU's run --cuda-graphs may have one: the check alone is on the CPU."""
+    flags = "reward_scale = 2\ngtp_offline.max_weight = 7.0\ncompile = true\ncuda_graphs = true\n"
+    path = write(f"final_episodes = 9\n{SMALL}[flags]\n{flags}[variants.a]\n[variants.b]\n")
+    monkeypatch.setattr(torch, "__version__", "2.11")
+    words = [command, path, "--out", path.parent / "out", "--dry-run"]
+    assert main(monkeypatch, *words, *(SLURM if command == "slurm" else [])) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "gtp_bc.py: warning: --reward-scale 2.0 has no effect in gtp_bc.py",
+        "gtp_offline.py: warning: --max-weight 7.0 has no effect with --eta 0",
+        "gtp_offline.py: warning: --reward-scale 2.0 has no effect with --eta 0 --num-candidates 1",
+    ]
+    assert main(monkeypatch, "status", path, "--out", path.parent / "out") == 0
+    assert capsys.readouterr().err == ""
+    jobs = prepare(write(f"{SMALL}[flags]\ncompile = true\ncuda_graphs = true\ndevice = 'cpu'\n"))
+    assert jobs[0].warnings == ("warning: --cuda-graphs has no effect with --device cpu",)
+
+
 def test_every_seed_of_a_list_is_checked(write):
     """2^63 - 1 is the largest that torch takes."""
     assert len(prepare(write(SMALL.replace("1, 0", f"3, {2**63 - 1}")))) == 4
@@ -809,6 +828,18 @@ def test_exit_codes_of_run(fake, write, monkeypatch, capsys, tmp_path):
         (["work", "{sweep}", "4"], "has the runs 0 to 3"),
         (["work", "{sweep}", "-1"], "has the runs 0 to 3"),
         (["slurm", "{sweep}", "--partition", "p", "--time", "1", "--gpus", "-1"], "--gpus"),
+        *[
+            (["slurm", "{sweep}", "--partition", "p", "--dry-run", f"--time={time}"], "--time ")
+            for time in ("", "soon", "1h", "24:00:00:00", "1-", "-5", "1:", "24:00\n", "1.5", "٣")
+        ],
+        *[
+            (
+                ["slurm", "{sweep}", f"--partition={name}", *SLURM[2:], *more],
+                f"--partition {name!r}",
+            )
+            for name in ("", " ", "a b", "a\nb")
+            for more in ([], ["--dry-run"])
+        ],
         (["slurm", "{sweep}", *SLURM, "--sbatch", "--comment='x"], "--sbatch --comment='x: "),
     ],
 )
@@ -833,6 +864,15 @@ def test_a_folder_that_cannot_be_made_is_one_line(words, place, write, monkeypat
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: --out {place}: ") and line.endswith("; name another")
     assert "Errno" not in line
+
+
+@pytest.mark.parametrize(
+    "time", ["90", "90:30", "24:00:00", "1-12", "1-12:30", "1-12:30:00", "UNLIMITED", "infinite"]
+)
+def test_each_form_of_slurms_time_is_taken(time, write, monkeypatch, capsys, tmp_path):
+    words = ["slurm", write(), "--out", tmp_path / "out", "--partition", "a,b", "--dry-run"]
+    assert main(monkeypatch, *words, f"--time={time}") == 0
+    assert f"#SBATCH --time={time}\n" in capsys.readouterr().out
 
 
 def test_status_shows_a_line_for_each_run(write, monkeypatch, capsys):
