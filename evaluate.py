@@ -292,6 +292,7 @@ def full_memory(error) -> int:
 
 
 def main() -> int:
+    offline_tasks.take_any_letter()
     flags = tyro.cli(Flags)
     try:
         evaluate(flags)

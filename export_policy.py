@@ -25,6 +25,7 @@ import tyro
 
 import gtp_bc
 import gtp_offline
+import offline_tasks
 from evaluate import ARGUMENT_ERRORS, full_memory, load_run, own
 from gtp_offline import ArgumentError, InputError
 
@@ -205,6 +206,7 @@ def write_policy(arrays, text, folder):
 
 
 def main() -> int:
+    offline_tasks.take_any_letter()
     flags = tyro.cli(Flags)
     try:
         if flags.num_steps is not None and flags.num_steps < 1:

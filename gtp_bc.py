@@ -1326,6 +1326,8 @@ def train(args):
 
 def main():
     """Train -> exit code: 0 finished, 1 diverged or bad input, 2 bad argument, 128 + signal."""
+    if hasattr(sys.stdout, "reconfigure"):  # letters that it lacks are escaped, as on stderr
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return train(parse_args(sys.argv[1:]))["exit_code"]
     except (InputError, OSError, ImportError, UnicodeError) as error:

@@ -1274,12 +1274,14 @@ def write_report(pages: list[Page], command: str, out: Path) -> None:
             for part in section.parts:
                 if isinstance(part, Picture):
                     (figures / f"{part.name}.svg").write_bytes(part.svg)
-    (out / "report.md").write_text(markdown(pages, command), encoding="utf-8")
-    (out / "index.html").write_text(html_document(pages, command), encoding="utf-8")
+    how = {"encoding": "utf-8", "errors": "backslashreplace"}  # of a name's bytes that are no text
+    (out / "report.md").write_text(markdown(pages, command), **how)
+    (out / "index.html").write_text(html_document(pages, command), **how)
 
 
 def main(argv=None) -> int:
     """Parse the options and write the report -> exit code, see above."""
+    offline_tasks.take_any_letter()
     first, examples, *_ = __doc__.split("\n\n")  # tyro would double empty lines and wrap nothing
     options = tyro.cli(Arguments, args=argv, description=f"{first}\n{examples}")
     try:

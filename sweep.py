@@ -53,7 +53,7 @@ from typing import Annotated, Any, get_args
 import filelock
 import tyro
 
-from offline_tasks.files import replacing, sha256_of
+from offline_tasks.files import replacing, sha256_of, take_any_letter
 from sweeps.progress import (
     MOST_ATTEMPTS,
     Progress,
@@ -355,7 +355,7 @@ def call(command, run_dir, signals, gpu) -> int:
         env["CUDA_VISIBLE_DEVICES"] = gpu
     words = [sys.executable, str(ROOT / command[0]), *command[1:]]
     with open(run_dir / "log.txt", "ab") as log:
-        log.write(f"$ {printed(command)}\n".encode())
+        log.write(f"$ {printed(command)}\n".encode(errors="surrogateescape"))
         log.flush()
         begun = log.tell()
         child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env)
@@ -692,6 +692,7 @@ def parse(argv):
 
 def main() -> int:
     """Exit code: see above; what was refused is said in one line."""
+    take_any_letter()
     options = parse(sys.argv[1:])
     actions = dict(COMMANDS.values())
     try:

@@ -35,7 +35,7 @@ sys.path.insert(0, str(ROOT))
 import gtp_offline  # noqa: E402
 import idle_flags  # noqa: E402
 from evaluate import ARGUMENT_ERRORS  # noqa: E402
-from offline_tasks.files import make_folder  # noqa: E402
+from offline_tasks.files import make_folder, take_any_letter  # noqa: E402
 from sweeps.reader import ArgumentError  # noqa: E402
 
 # Arguments that say where and how something runs; a finished run serves any of them
@@ -714,6 +714,7 @@ def exit_code(error: Exception) -> int:
 def main(function: Callable, kind: type, argv=None) -> int:
     """Parse the options, call function(options) -> exit code: 0, 1 for what cannot be done, 2 for
     wrong arguments, 128 + signal."""
+    take_any_letter()
     options = tyro.cli(kind, args=argv)
     try:
         function(options)

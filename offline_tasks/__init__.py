@@ -33,6 +33,7 @@ from offline_tasks.d4rl_files import (
     fix_timeouts,
 )
 from offline_tasks.endings import largest_rewards, say_end, say_impossible_q
+from offline_tasks.files import take_any_letter
 from offline_tasks.loading import (
     load_dataset,
     load_transitions,
@@ -115,6 +116,7 @@ __all__ = [
     "say_changes",
     "say_end",
     "say_impossible_q",
+    "take_any_letter",
     "task_dims",
     "tracking",
 ]

@@ -44,6 +44,12 @@ def sha256_of(path: Path) -> str:
             digest.update(chunk)
 
 
+def take_any_letter() -> None:
+    """Lets stdout write what its encoding lacks as \\xfc: stderr does, stdout would raise."""
+    if hasattr(sys.stdout, "reconfigure"):  # not a notebook's
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
 @contextlib.contextmanager
 def replacing(path):
     """A temporary name beside `path`, renamed to it at the end: readers see all or nothing."""

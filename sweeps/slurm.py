@@ -106,7 +106,7 @@ def submit(sweep, text, out) -> str:
     copy.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(sweep.path, copy)
     file = copy.with_suffix(".sbatch")
-    file.write_text(text)
+    file.write_text(text, encoding="utf-8", errors="surrogateescape")
     answer = subprocess.run(["sbatch", str(file)], capture_output=True, text=True)
     if answer.returncode:
         reason = " ".join(answer.stderr.split()) or f"exit code {answer.returncode}"
