@@ -250,6 +250,15 @@ def check_choices(args):
             raise ArgumentError(f"{field.name} is none of {', '.join(choices)}")
 
 
+def check_types(args):
+    """Raise ArgumentError for what a program gave; the command line has the right types."""
+    for field in fields(args):
+        value = getattr(args, field.name)
+        kind = field.type if field.type in (bool, int, float) else str
+        if not isinstance(value, (int, float) if kind is float else kind):
+            raise ArgumentError(f"{field.name} is {value!r}; give {kind.__name__}(...)")
+
+
 def check_common_args(args):
     """Raise ArgumentError for a value out of its range, an unknown task or an absent device."""
     if not (args.env_id or args.dataset_path):
@@ -257,6 +266,7 @@ def check_common_args(args):
     largest = {"seed": 2**63 - 1, "num_threads": 1024, "learning_rate": 1, "tau": 1} | LARGEST
     largest["divergence_bound"] = math.inf
     counts = ("num_", "batch_", "hidden_", "log_", "checkpoint_", "ema_every")
+    check_types(args)
     for name, value in vars(args).items():
         low = int(name.startswith(counts) and name != "num_holdout")
         if name == "batch_size":  # a single row has no std(A)
@@ -1046,7 +1056,7 @@ def load_policy(checkpoint, **changes):
     if not changes.keys() <= CHANGEABLE:
         raise ArgumentError(f"{sorted(changes)}: only {sorted(CHANGEABLE)} can be changed")
     args = replace(saved_args(state), **{"device": "cpu"} | changes)
-    args = replace(args, track=False, compile=False)  # acting needs neither
+    args = replace(args, device=find_device(args.device), track=False, compile=False)
     saved = {"resume": str(checkpoint), "dataset_path": "none"}  # nor a task
     check_args(replace(args, env_id="", action_units="auto", **saved))
     return make_act(load_networks(state, args), args, args.seed)
@@ -1086,7 +1096,6 @@ def check_resume(args, state):
         raise ArgumentError(f"--num-updates {args.num_updates}: {reason}")
     ended = state["results"]["status"] == "finished" or done == args.num_updates
     if TASKS_FOLDER.is_dir():
-        tasks().say_changes(state["results"], Path(__file__))
         try:
             end = done if ended else args.num_updates
             tasks().check_resumed(args.resume, load_checkpoint, done, end)
@@ -1343,7 +1352,8 @@ def train(args):
     nothing = torch.zeros((), device=args.device)
     sums, since = nothing, 0  # of the metrics since the last line of the log, which was at `since`
     if state:
-        results |= restore(state, nets, optimizers, generator, args) | {"dataset": dataset}
+        now = tasks().since_resumed(state["results"], results) if TASKS_FOLDER.is_dir() else {}
+        results |= restore(state, nets, optimizers, generator, args) | now | {"dataset": dataset}
         sums, since = state["sums"].to(args.device), state["since"]
     step = update_networks
     with running(args, results) as (writer, signals):

@@ -48,7 +48,7 @@ from offline_tasks.plots import (
     plot_trajectories,
     plot_value,
 )
-from offline_tasks.provenance import check_tensorboard, provenance, say_changes
+from offline_tasks.provenance import check_tensorboard, provenance, since_resumed
 from offline_tasks.registry import (
     TASK_DIMS,
     action_bounds,
@@ -113,9 +113,9 @@ __all__ = [
     "provenance",
     "quiet",
     "record_video",
-    "say_changes",
     "say_end",
     "say_impossible_q",
+    "since_resumed",
     "take_any_letter",
     "task_dims",
     "tracking",

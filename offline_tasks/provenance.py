@@ -9,6 +9,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 
 LIBRARIES = ("torch", "numpy", "gymnasium", "mujoco")
+THEN = ", then "  # between what began a run and what resumed it
 
 
 def provenance(script: Path) -> dict:
@@ -26,20 +27,32 @@ def provenance(script: Path) -> dict:
     }
 
 
-def say_changes(results: dict, script: Path) -> None:
-    """A line on stderr where a run is resumed by another script or by other libraries than began
-    it, of which its results tell."""
-    now = provenance(script)
+def since_resumed(then: dict, now: dict) -> dict:
+    """Results of a run that goes on (now: what they would say if it began here): what they say of
+    the machine and the code, old and new where these differ. Of the code a line on stderr, too."""
+    found = {"machine": _both(then.get("machine"), now["machine"])}
     changes = []
-    if results.get("script_sha256", now["script_sha256"]) != now["script_sha256"]:
-        changes.append(f"{script.name} has changed")
+    for key in ("commit", "script_sha256"):
+        found[key] = _both(then.get(key), now[key])
+    if found["script_sha256"] not in (now["script_sha256"], then.get("script_sha256")):
+        changes.append(f"{now['algorithm']}.py has changed")
+    before = then.get("versions", {})
+    found["versions"] = {}
     for name, version in now["versions"].items():
-        before = results.get("versions", {}).get(name, version)
-        if before != version:
-            changes.append(f"{name} was {before}, is {version}")
+        found["versions"][name] = _both(before.get(name), version)
+        if found["versions"][name] not in (version, before.get(name)):
+            changes.append(f"{name} is {version}")
     if changes:
         reason = f"a resume by other code than began the run ({', '.join(changes)})"
         print(f"warning: {reason} may end elsewhere", file=sys.stderr)
+    return found
+
+
+def _both(then, now):
+    """One of two texts where they are the same or one is not known, else both in their order."""
+    if then is None or now is None:
+        return now or then
+    return then if then.split(THEN)[-1] == now else f"{then}{THEN}{now}"
 
 
 def check_tensorboard() -> None:

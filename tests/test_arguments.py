@@ -4,7 +4,9 @@ import inspect
 import math
 import re
 from dataclasses import asdict, fields, replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 import consistency_ac as cac
@@ -335,3 +337,22 @@ def test_an_empty_value_is_said(script, words, capsys):
     script.parse_args(words)
     flag = next(word for word in reversed(words) if word).rstrip("=")
     assert capsys.readouterr().err == f"warning: {flag} is empty, as if it were not given\n"
+
+
+@pytest.mark.parametrize("script", FAMILY)
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("run_dir", Path("x"), "give str(...)"),
+        ("seed", np.int64(3), "give int(...)"),
+        ("num_updates", 20.0, "give int(...)"),
+        ("tau", np.float32(0.1), "give float(...)"),
+        ("compile", 1, "give bool(...)"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_in_a_program(script, name, value, said):
+    """Before training, which would end in a TypeError, or results.json, which knows no float32."""
+    args = script.default_args(device="cpu")
+    with pytest.raises(script.ArgumentError, match=re.escape(f"{name} is {value!r}; {said}")):
+        script.check_args(replace(args, **{name: value}))
+    script.check_args(replace(args, tau=np.float64(0.1), learning_rate=1))

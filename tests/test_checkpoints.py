@@ -549,16 +549,28 @@ def test_a_resume_that_was_overtaken_stops(small, tmp_path, monkeypatch):
     assert json.loads((tmp_path / "run" / "results.json").read_text())["update"] == 30
 
 
-def test_a_resume_by_other_code_or_libraries_is_said(small, program, tmp_path, monkeypatch):
-    gtp.train(small())
+def test_a_resume_by_other_code_or_elsewhere_is_said(small, program, tmp_path):
+    """In a line where it may end elsewhere; in the results both are named, each once."""
+    first = gtp.train(small())
     _, errors = program("--resume", tmp_path / "run", "--num-updates", 22)
     assert "other code" not in errors
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    keys = ("machine", "commit", "script_sha256", "versions")
+    assert [results[key] for key in keys] == [first[key] for key in keys]
     state = gtp.load_checkpoint(tmp_path / "run")
-    state["results"]["script_sha256"] = "0" * 64
-    state["results"]["versions"]["torch"] = "1.0"
+    state["results"] |= {"machine": "a card", "script_sha256": "0" * 64}
+    state["results"]["versions"] |= {"torch": "1.0", "mujoco": None}
     gtp.save_checkpoint(tmp_path / "run" / "checkpoint.pt", state)
-    _, errors = program("--resume", tmp_path / "run", "--num-updates", 24)
-    assert "gtp_offline.py has changed, torch was 1.0, is" in errors
+    said = f"gtp_offline.py has changed, torch is {torch.__version__}) may end elsewhere"
+    for updates in (24, 26):
+        _, errors = program("--resume", tmp_path / "run", "--num-updates", updates)
+        assert (said in errors) is (updates == 24)
+        results = json.loads((tmp_path / "run" / "results.json").read_text())
+        assert results["machine"] == f"a card, then {first['machine']}"
+        assert results["script_sha256"] == "0" * 64 + f", then {first['script_sha256']}"
+        assert results["versions"] == first["versions"] | {
+            "torch": f"1.0, then {first['versions']['torch']}"
+        }
 
 
 @pytest.mark.parametrize("script", FAMILY.values(), ids=FAMILY)

@@ -162,6 +162,15 @@ def test_an_interrupted_run_resumes_to_the_same_weights(script, at, small, tmp_p
     assert differences(lasting(whole), lasting(results)) == []
 
 
+@pytest.mark.parametrize("script", FAMILY)
+def test_a_policy_takes_what_the_flags_take_and_no_other_types(script, small, tmp_path):
+    script.train(small(script=script, num_updates=1))
+    script.load_policy(tmp_path / "run", device="auto")
+    for changes in ({"num_steps": 1.5}, {"num_steps": "2"}, {"num_candidates": 2.0}):
+        with pytest.raises(script.ArgumentError, match="give int"):
+            script.load_policy(tmp_path / "run", **changes)
+
+
 @pytest.mark.parametrize("script", OTHERS)
 def test_a_saved_policy_acts_as_the_trained_one(script, small, tmp_path):
     """From its checkpoint, for one observation and for several; noise from the seed alone."""
