@@ -1295,6 +1295,9 @@ def read_data(args, state):
     if then["transitions"] != dataset["transitions"]:
         rows = f"{then['transitions']} transitions then, {dataset['transitions']} now"
         raise InputError(f"{rows}; resume with the files (offline_tasks/) that the run began with")
+    if not (args.env_id or len(holdout["actions"])):
+        reason = "no --env-id, and no transitions held out (--num-holdout, a tenth at most)"
+        print(f"warning: nothing will be measured: {reason}", file=sys.stderr)
     return data, holdout, dataset
 
 

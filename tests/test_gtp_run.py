@@ -785,3 +785,9 @@ def test_an_ablation_replaces_one_function(small, monkeypatch):
     monkeypatch.setattr(gtp, "actor_loss", replaced)
     results = train(small())
     assert calls == [5.0] * 20 and results["status"] == "finished"
+
+
+@pytest.mark.parametrize(("num_holdout", "said"), [(0, True), (24, False)])
+def test_a_run_that_measures_nothing_says_so(num_holdout, said, small, capsys):
+    gtp.train(small(num_updates=1, num_holdout=num_holdout))
+    assert ("nothing will be measured: no --env-id" in capsys.readouterr().err) is said
