@@ -17,6 +17,7 @@ import numpy as np
 from offline_tasks import arrays, gymnasium_tasks
 from offline_tasks.environments import closing
 from offline_tasks.files import one_at_a_time
+from offline_tasks.reading import WrongContentError
 
 PREFIX = "minari:"  # of an id without a namespace, which could be Gymnasium's
 ID = re.compile(r"([-\w]+/)*[-\w]+-v\d+")
@@ -124,15 +125,56 @@ def read_arrays(env_id: str, path, d4rl_semantics: bool) -> dict[str, np.ndarray
         if "episode_0" not in file:
             return arrays.read_file(path, d4rl_semantics)
         # By number: as text, episode_10 comes before episode_2.
-        episodes = [_episode(arrays.entry(file, f"episode_{i}")) for i in range(len(file))]
+        groups = [arrays.entry(file, f"episode_{i}") for i in range(len(file))]
+        _check_parts(groups)
+        episodes = [_episode(group) for group in groups]
     return {key: np.concatenate([rows[key] for rows in episodes]) for key in episodes[0]}
+
+
+def _check_parts(groups: list) -> None:
+    """Raises WrongContentError where observations have parts beside `observation` that change, such
+    as goals. The kitchen's goals are the same throughout, and what it calls achieved_goal, a group,
+    is seen in `observation`."""
+    first = {}
+    changing = set()
+    names = set()
+    for group in groups:
+        observations = arrays.entry(group, "observations")
+        if hasattr(observations, "shape"):
+            continue
+        names |= set(observations)
+        for name, array in _others(observations):
+            rows = array[()]
+            start = first.setdefault(name, rows[:1])
+            if not np.all(rows == start):
+                changing.add(name)
+    if changing:
+        joined = sorted(changing - {"achieved_goal"} or changing)
+        raise WrongContentError(
+            f"observations are a group of {', '.join(sorted(names))}, and {', '.join(joined)} "
+            f"changes; join {' and '.join(['observation', *joined])} into one array, in the "
+            "environment too"
+        )
+
+
+def _others(observations) -> list[tuple]:
+    """(Name, dataset) of all in a group but `observation` and the kitchen's achieved goals."""
+    found = []
+
+    def visit(name, item):
+        skipped = name == "observation" or name.startswith("achieved_goal/")
+        if hasattr(item, "shape") and not skipped:
+            found.append((name, item))
+
+    observations.visititems(visit)
+    return found
 
 
 def _episode(group) -> dict[str, np.ndarray]:
     keys = ("observations", "actions", "rewards", "terminations", "truncations")
     found = {key: arrays.entry(group, key) for key in keys}
     observations = found["observations"]
-    if not hasattr(observations, "shape"):  # a kitchen's, whose goals are the same throughout
+    if not hasattr(observations, "shape"):
         observations = arrays.entry(observations, "observation")
     observations = arrays.as_float32("observations", observations)
     ends = np.zeros(len(observations) - 1, dtype=np.float32)

@@ -14,7 +14,7 @@ import diffusion_ql
 import gtp_bc
 import gtp_offline
 import offline_tasks
-from offline_tasks import minari
+from offline_tasks import arrays, minari
 
 ID = "mujoco/pendulum/medium-v0"
 # As of Gymnasium 0.29, whose fields are not all known any more.
@@ -175,6 +175,47 @@ def test_a_part_that_is_a_link_to_nothing_is_named(root, name):
     said = f": {name.rpartition('/')[2]} is a link to /a of absent.hdf5, which cannot be had"
     with pytest.raises(ValueError, match=said):
         minari.read_arrays(ID, folder / "main_data.hdf5", False)
+
+
+def in_parts(made, **parts):
+    """Episodes whose observations are a group: `observation`, and more, each of (episode, rows)."""
+    for number, episode in enumerate(made):
+        observations = episode.pop("observations")
+        episode["observations/observation"] = observations
+        for name, part in parts.items():
+            key = f"observations/{name.replace('__', '/')}"
+            episode[key] = part(number, np.arange(len(observations)))[:, None]
+    return made
+
+
+@pytest.mark.parametrize(
+    ("parts", "joined"),
+    [
+        ({"desired_goal": lambda i, t: i + 0 * t, "achieved_goal": lambda i, t: t}, "desired_goal"),
+        ({"desired_goal": lambda i, t: 1.0 * (t > 3)}, "desired_goal"),
+        ({"desired_goal": lambda i, t: 0 * t, "achieved_goal": lambda i, t: t}, "achieved_goal"),
+        ({"command__speed": lambda i, t: i + 0 * t}, "command/speed"),
+    ],
+)
+def test_goals_that_change_are_not_dropped(parts, joined, root):
+    """From one episode to the next, or inside one."""
+    made = in_parts(episodes(np.random.default_rng(0), [5, 5]), **parts)
+    path = write(root, ID, made) / "main_data.hdf5"
+    said = (
+        f"dataset {path} .*a group of .*, observation, and {joined} changes; join observation and"
+    )
+    with pytest.raises(arrays.DatasetError, match=said):
+        minari.read_arrays("", path, False)
+
+
+def test_parts_that_never_change_are_left_out(root):
+    """And the kitchen's achieved goals, a group, which are in its `observation`."""
+    made = episodes(np.random.default_rng(0), [5, 5])
+    wanted = made[0]["observations"][:-1].astype(np.float32)
+    parts = {"desired_goal__kettle": lambda i, t: 0 * t, "achieved_goal__kettle": lambda i, t: t}
+    path = write(root, ID, in_parts(made, **parts)) / "main_data.hdf5"
+    read = minari.read_arrays("", path, False)
+    np.testing.assert_array_equal(read["observations"][:5], wanted)
 
 
 def test_another_format_is_refused_with_the_remedy(root):
