@@ -19,6 +19,8 @@ NAMES = {
     "timeouts": "truncations",
 }
 
+CONSTANT = 1e-6  # a standard deviation below it is none
+COARSE = 1e-3  # of a standard deviation, that rounding to float32 may take
 
 _QUIET = contextvars.ContextVar("quiet", default=False)
 
@@ -64,12 +66,12 @@ def read_file(path, d4rl_semantics: bool = False) -> dict:
         for key, other in NAMES.items():
             names = [name for name in dict.fromkeys((key, other)) if name in file]
             if names:
-                arrays[key] = _read_either(file, names)
+                arrays[key] = _read_either(path, file, names)
             elif key != "timeouts":
                 either = key if key == other else f"{key} or {other}"
                 raise WrongContentError(f"it has no {either}")
         if "next_observations" in file and not d4rl_semantics:
-            arrays["next_observations"] = _read(file, "next_observations")
+            arrays["next_observations"] = _read(path, file, "next_observations")
     shapes = {array.shape for key, array in arrays.items() if key.endswith("observations")}
     if "next_observations" in arrays and len(shapes) == 1 and arrays["observations"].ndim == 2:
         _look_at_order(path, arrays)  # other shapes are refused by `check_arrays`
@@ -85,9 +87,9 @@ def _opened(path):
     return np.load(path) if zipfile.is_zipfile(path) else h5py.File(path, "r")
 
 
-def _read_either(file, names: list[str]) -> np.ndarray:
+def _read_either(path, file, names: list[str]) -> np.ndarray:
     """The array of D4RL's name or of Gymnasium's, which are the same where a file has both."""
-    array, *others = [_read(file, name) for name in names]
+    array, *others = [_read(path, file, name) for name in names]
     for other in others:
         if not np.array_equal(array.ravel(), other.ravel(), equal_nan=True):
             raise WrongContentError(
@@ -115,7 +117,7 @@ def entry(group, name: str):
         ) from error
 
 
-def _read(file, name: str) -> np.ndarray:
+def _read(path, file, name: str) -> np.ndarray:
     try:
         array = entry(file, name)
     except ValueError as error:
@@ -129,7 +131,9 @@ def _read(file, name: str) -> np.ndarray:
         raise WrongContentError(f"{kind}; save it as float32")
     if array.shape is None:  # an h5py.Empty
         raise WrongContentError(f"{name} is empty: it has no rows")
-    return as_float32(name, array)
+    numbers = as_float32(name, array)
+    check_resolution(path, name, [array])
+    return numbers
 
 
 def as_float32(name: str, array) -> np.ndarray:
@@ -147,6 +151,57 @@ def as_float32(name: str, array) -> np.ndarray:
                 f"{name} reaches {largest:g}, beyond float32's {limit:.2g}; rescale it"
             )
     return numbers
+
+
+def check_resolution(path, name: str, parts: list) -> None:
+    """A line where float32 rounds a column of `parts`, arrays or datasets of h5py as they stand in
+    the file, by over a thousandth of its standard deviation; WrongContentError where it makes one
+    number of it."""
+    parts = [part for part in parts if part.shape and part.size]
+    if all(np.can_cast(part.dtype, np.float32) for part in parts):
+        return
+    spread, rounding, same = _resolution(parts)
+    varies = spread > CONSTANT
+    lost = np.flatnonzero(varies & same).tolist()
+    coarse = np.flatnonzero(varies & (rounding > COARSE * spread)).tolist()
+    columns = f" {lost or coarse}" if len(parts[0].shape) > 1 else ""
+    if lost:
+        raise WrongContentError(
+            f"{name}{columns} vary, but are one number in float32; subtract an offset in the file"
+        )
+    if coarse:
+        share = (rounding[coarse] / spread[coarse]).max()
+        what = f"{name}{columns} lose their differences in float32"
+        size = f"rounding is {100 * share:.2g} % of their standard deviation"
+        say(path, f"warning: {what}: {size}; subtract an offset in the file")
+
+
+@np.errstate(over="ignore", invalid="ignore")  # what is not finite is refused elsewhere
+def _resolution(parts: list) -> tuple:
+    """Of each column its standard deviation, the root mean square of what float32 rounds away, and
+    whether it makes one number of all. In pieces: a large file does not fit in float64."""
+    count = 0
+    total = squares = rounding = 0.0  # differences are to the first row
+    same = True
+    first = next(_pieces(parts))[0]
+    for piece in _pieces(parts):
+        numbers = piece.astype(np.float32)
+        differences = piece - first
+        count += len(piece)
+        total = total + differences.sum(0)
+        squares = squares + (differences**2).sum(0)
+        rounding = rounding + ((piece - numbers) ** 2).sum(0)
+        same = same & (numbers == first.astype(np.float32)).all(0)
+    variance = squares / count - (total / count) ** 2
+    return np.sqrt(np.maximum(variance, 0)), np.sqrt(rounding / count), same
+
+
+def _pieces(parts: list, rows: int = 100_000):
+    """The parts in float64, some rows (n, columns) at a time."""
+    for part in parts:
+        for start in range(0, len(part), rows):
+            piece = part[start : start + rows].astype(np.float64)
+            yield piece.reshape(len(piece), -1)
 
 
 def _look_at_order(path, arrays: dict) -> None:

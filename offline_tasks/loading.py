@@ -5,7 +5,7 @@ import sys
 import numpy as np
 
 from offline_tasks import arrays as files
-from offline_tasks.arrays import say
+from offline_tasks.arrays import CONSTANT, say
 from offline_tasks.registry import (
     action_bounds,
     check_data,
@@ -15,7 +15,6 @@ from offline_tasks.registry import (
 )
 from offline_tasks.units import check_unbounded, to_unit
 
-CONSTANT = 1e-6  # a standard deviation below it is none
 LARGE = 1e3  # of an observation, or between the scales of two of them
 
 

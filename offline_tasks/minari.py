@@ -127,7 +127,10 @@ def read_arrays(env_id: str, path, d4rl_semantics: bool) -> dict[str, np.ndarray
         # By number: as text, episode_10 comes before episode_2.
         groups = [arrays.entry(file, f"episode_{i}") for i in range(len(file))]
         _check_parts(groups)
-        episodes = [_episode(group) for group in groups]
+        found = [_arrays_of(group) for group in groups]
+        for key in ("observations", "actions", "rewards"):
+            arrays.check_resolution(path, key, [episode[key] for episode in found])
+        episodes = [_episode(episode) for episode in found]
     return {key: np.concatenate([rows[key] for rows in episodes]) for key in episodes[0]}
 
 
@@ -170,13 +173,17 @@ def _others(observations) -> list[tuple]:
     return found
 
 
-def _episode(group) -> dict[str, np.ndarray]:
+def _arrays_of(group) -> dict:
+    """The datasets of h5py of an episode, of observations in parts that which is called so."""
     keys = ("observations", "actions", "rewards", "terminations", "truncations")
     found = {key: arrays.entry(group, key) for key in keys}
-    observations = found["observations"]
-    if not hasattr(observations, "shape"):
-        observations = arrays.entry(observations, "observation")
-    observations = arrays.as_float32("observations", observations)
+    if not hasattr(found["observations"], "shape"):
+        found["observations"] = arrays.entry(found["observations"], "observation")
+    return found
+
+
+def _episode(found: dict) -> dict[str, np.ndarray]:
+    observations = arrays.as_float32("observations", found["observations"])
     ends = np.zeros(len(observations) - 1, dtype=np.float32)
     ends[-1:] = 1
     return {

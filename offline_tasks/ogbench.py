@@ -135,6 +135,8 @@ def read_arrays(env_id: str, path, d4rl_semantics: bool) -> dict[str, np.ndarray
         last = data["terminals"].astype(bool)
         observations = arrays.as_float32("observations", data["observations"])
         actions = arrays.as_float32("actions", data["actions"])
+        for key in ("observations", "actions"):
+            arrays.check_resolution(path, key, [data[key]])
     with contextlib.closing(make_env(env_id)) as env:
         relabel = importlib.import_module("ogbench.relabel_utils").relabel_dataset
         relabel(names(env_id)[0], env, data)

@@ -335,6 +335,64 @@ def test_the_scripts_flag_decides_on_the_warning(script, tmp_path, capsys):
         assert ("add --normalize-observations" in capsys.readouterr().err) != normalized
 
 
+def with_offset(offset, spread, key="observations", kind=np.float64):
+    """400 rows whose `key`, in its last column, varies by `spread` around an offset."""
+    rng = np.random.default_rng(0)
+    data = {"observations": rng.standard_normal((400, 3)), "actions": rng.uniform(-1, 1, (400, 2))}
+    data |= {"rewards": rng.standard_normal(400), "terminals": np.arange(400) % 20 == 19}
+    if key == "next_observations":
+        data[key] = data["observations"].copy()
+    data[key].T[-1 if data[key].ndim > 1 else ...] = offset + spread * rng.standard_normal(400)
+    return data | {key: data[key].astype(kind)}
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".hdf5"])
+@pytest.mark.parametrize(
+    ("key", "named"),
+    [("observations", " [2]"), ("next_observations", " [2]"), ("rewards", "")],
+)
+def test_differences_that_float32_rounds_away_are_said(key, named, suffix, tmp_path, capsys):
+    """Numbers between 2^21 and 2^22 are quarters: the error is 0.25 / sqrt(12), 36 % of 0.2."""
+    data = with_offset(4e6, 0.2, key)
+    path = tmp_path / f"f{suffix}"
+    if suffix == ".npz":
+        write(path, data)
+    else:
+        with h5py.File(path, "w") as file:
+            file.update(data)
+    load_dataset(path)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert line.startswith(f"dataset {path}: warning: {key}{named} lose their differences in float")
+    share = float(re.search(r"rounding is ([\d.]+) % of their", line)[1])
+    assert abs(share - 36) < 4
+    with offline_tasks.arrays.quiet():
+        load_dataset(path)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("offset", "spread", "kind"),
+    [
+        (4e6, 0.2, np.float32),  # as the file has them
+        (4e6, 1e3, np.float64),
+        (1e4, 5.0, np.float64),
+        (0.8, 1e-8, np.float64),  # a thing at rest in a simulator
+        (0.1, 0.0, np.float64),
+        (0, 1e3, np.int64),
+    ],
+)
+def test_differences_that_float32_keeps_are_not_spoken_of(offset, spread, kind, load):
+    assert load(with_offset(offset, spread, kind=kind))[1] == ""
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.int64])
+def test_a_column_that_is_constant_in_float32_alone_is_refused(kind, load):
+    """Not called one that does not vary: Unix times of a minute, 128 s apart in float32."""
+    said = r"observations \[2\] vary, but are one number in float32; subtract an offset in the file"
+    with pytest.raises(ValueError, match=said):
+        load(with_offset(1_700_000_000, 5.0, kind=kind))
+
+
 # ---- the summary ---------------------------------------------------------------------------------
 
 

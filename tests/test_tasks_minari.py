@@ -218,6 +218,22 @@ def test_parts_that_never_change_are_left_out(root):
     np.testing.assert_array_equal(read["observations"][:5], wanted)
 
 
+def test_differences_that_float32_rounds_away_are_said_once_for_all_episodes(root, capsys):
+    """Each episode stands at a place of its own, so one alone would be called constant."""
+    made = episodes(np.random.default_rng(0), [5] * 40)
+    for number, episode in enumerate(made):
+        episode["observations"][:, 1] = 4e6 + number % 7
+    path = write(root, ID, made) / "main_data.hdf5"
+    minari.read_arrays("", path, False)
+    assert capsys.readouterr().err == ""
+    for number, episode in enumerate(made):
+        episode["observations"][:, 1] = 4e6 + 0.3 * (number % 7)
+    path = write(root, "b/c/d-v0", made) / "main_data.hdf5"
+    minari.read_arrays("", path, False)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "observations [1] lose their differences in float32" in line
+
+
 def test_another_format_is_refused_with_the_remedy(root):
     write(root, ID, [], data_format="arrow")
     with pytest.raises(ValueError, match=r"format 'arrow', not in HDF5.*--dataset-path FILE.npz"):

@@ -280,6 +280,14 @@ def test_numbers_beyond_float32_are_refused(key, package, tmp_path):
         ogbench.read_arrays(TASK, path, d4rl_semantics=False)
 
 
+def test_differences_that_float32_rounds_away_are_said(package, tmp_path, capsys):
+    data = dataset()
+    data["observations"] = data["observations"].astype(np.float64)
+    data["observations"][:, 0] = 4e6 + 0.3 * np.arange(len(data["observations"]))
+    ogbench.read_arrays(TASK, held(tmp_path / "ogbench", data), False)
+    assert "observations [0] lose their differences in float32" in capsys.readouterr().err
+
+
 def test_another_file_may_have_any_layout(package, tmp_path):
     rows = {"observations": np.zeros((6, 2)), "actions": np.zeros((6, 2))}
     rows |= {"rewards": np.arange(6.0), "terminals": np.zeros(6), "timeouts": np.zeros(6)}
