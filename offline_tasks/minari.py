@@ -21,6 +21,7 @@ from offline_tasks.reading import WrongContentError
 
 PREFIX = "minari:"  # of an id without a namespace, which could be Gymnasium's
 ID = re.compile(r"([-\w]+/)*[-\w]+-v\d+")
+EPISODE = re.compile(r"episode_\d+")
 INSTALL = "pip install minari gymnasium-robotics huggingface_hub"
 KITCHEN = "pip install 'mujoco<3.11'"  # gymnasium-robotics 1.4.2 stumbles over newer joint types
 
@@ -122,15 +123,16 @@ def read_arrays(env_id: str, path, d4rl_semantics: bool) -> dict[str, np.ndarray
     if not h5py.is_hdf5(path):
         return arrays.read_file(path, d4rl_semantics)
     with arrays.reading(path), h5py.File(path) as file:
-        if "episode_0" not in file:
+        # By number: as text, episode_10 comes before episode_2. Some may have been deleted.
+        names = sorted(filter(EPISODE.fullmatch, file), key=lambda name: int(name[8:]))
+        if not names:
             return arrays.read_file(path, d4rl_semantics)
-        # By number: as text, episode_10 comes before episode_2.
-        groups = [arrays.entry(file, f"episode_{i}") for i in range(len(file))]
+        groups = [arrays.entry(file, name) for name in names]
         _check_parts(groups)
         found = [_arrays_of(group) for group in groups]
         for key in ("observations", "actions", "rewards"):
             arrays.check_resolution(path, key, [episode[key] for episode in found])
-        episodes = [_episode(episode) for episode in found]
+        episodes = [_episode(*each) for each in zip(names, found, strict=True)]
     return {key: np.concatenate([rows[key] for rows in episodes]) for key in episodes[0]}
 
 
@@ -182,15 +184,20 @@ def _arrays_of(group) -> dict:
     return found
 
 
-def _episode(found: dict) -> dict[str, np.ndarray]:
-    observations = arrays.as_float32("observations", found["observations"])
+def _episode(name: str, found: dict) -> dict[str, np.ndarray]:
+    numbers = {}
+    for key in ("observations", "actions", "rewards"):
+        numbers[key] = arrays.as_float32(key, found[key])
+        if not np.isfinite(numbers[key]).all():
+            raise WrongContentError(f"{key} of {name} has NaN or infinity; delete that group")
+    observations = numbers["observations"]
     ends = np.zeros(len(observations) - 1, dtype=np.float32)
     ends[-1:] = 1
     return {
         "observations": observations[:-1],
         "next_observations": observations[1:],
-        "actions": arrays.as_float32("actions", found["actions"]),
-        "rewards": arrays.as_float32("rewards", found["rewards"]),
+        "actions": numbers["actions"],
+        "rewards": numbers["rewards"],
         "terminals": np.asarray(found["terminations"], dtype=np.float32),
         "timeouts": np.asarray(found["truncations"], dtype=np.float32),
         "ends": ends,

@@ -166,6 +166,32 @@ def test_a_file_with_a_part_missing_is_named(root):
         minari.read_arrays(ID, folder / "main_data.hdf5", False)
 
 
+@pytest.mark.parametrize("key", ["observations", "actions", "rewards"])
+def test_an_episode_with_a_number_that_is_none_is_deleted_as_the_message_says(key, root):
+    """One after the other: names of groups, not places among those that are left."""
+    made = episodes(np.random.default_rng(0), [3, 4] * 6)
+    for number in (0, 2, 10):
+        made[number][key][-1] = np.nan
+    path = write(root, ID, made) / "main_data.hdf5"
+    for number in (0, 2, 10):
+        said = f"{key} of episode_{number} has NaN or infinity; delete that group"
+        with pytest.raises(ValueError, match=said):
+            minari.read_arrays(ID, path, False)
+        with h5py.File(path, "a") as file:
+            del file[f"episode_{number}"]
+    kept = [made[number]["rewards"] for number in (1, 3, 4, 5, 6, 7, 8, 9, 11)]
+    read = minari.read_arrays(ID, path, False)
+    np.testing.assert_array_equal(read["rewards"], np.concatenate(kept))
+
+
+def test_other_groups_do_not_disturb(root):
+    path = write(root, ID, episodes(np.random.default_rng(0), [3, 4])) / "main_data.hdf5"
+    with h5py.File(path, "a") as file:
+        file["metadata/made"] = [1, 2]
+        file["episode_notes"] = [3]
+    assert minari.read_arrays(ID, path, False)["rewards"].tolist() == [0, 1, 2, 100, 101, 102, 103]
+
+
 @pytest.mark.parametrize("name", ["episode_1", "episode_1/rewards", "episode_1/truncations"])
 def test_a_part_that_is_a_link_to_nothing_is_named(root, name):
     folder = write(root, ID, episodes(np.random.default_rng(0), [5, 5]))
