@@ -31,6 +31,13 @@ def say(path, message: str, file=None) -> None:
         print(f"dataset {path}: {message}", file=file or sys.stderr)
 
 
+def say_rule_is_idle(path, d4rl_semantics: bool) -> None:
+    """A line where D4RL's rule is asked for, of a file to which it does not apply."""
+    if d4rl_semantics:
+        why = "its episodes have their own last observations"
+        say(path, f"--d4rl-semantics has no effect on this file: {why}")
+
+
 @contextlib.contextmanager
 def quiet():
     """For data that were described before: inside, `say` says nothing."""

@@ -127,6 +127,7 @@ def read_arrays(env_id: str, path, d4rl_semantics: bool) -> dict[str, np.ndarray
         names = sorted(filter(EPISODE.fullmatch, file), key=lambda name: int(name[8:]))
         if not names:
             return arrays.read_file(path, d4rl_semantics)
+        arrays.say_rule_is_idle(path, d4rl_semantics)
         groups = [arrays.entry(file, name) for name in names]
         _check_parts(groups)
         found = [_arrays_of(group) for group in groups]

@@ -129,6 +129,7 @@ def read_arrays(env_id: str, path, d4rl_semantics: bool) -> dict[str, np.ndarray
     file of another layout, given with --dataset-path, is read as anybody's."""
     if not _is_ogbench(path):
         return arrays.read_file(path, d4rl_semantics)
+    arrays.say_rule_is_idle(path, d4rl_semantics)
     with arrays.reading(path), np.load(path) as file:
         keys = ("observations", "actions", "terminals", "qpos", "button_states")
         data = {key: file[key] for key in keys if key in file}

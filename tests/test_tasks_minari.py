@@ -157,6 +157,24 @@ def test_minaris_layout_is_read_of_any_file(root, small):
         assert about["transitions"] == 120 and data["terminals"].sum() == 6
 
 
+def test_d4rls_rule_is_said_to_have_no_effect(root, tmp_path, capsys):
+    """Both ends of an episode count as the file has them; a file of D4RL's keys obeys."""
+    path = write(root, ID, episodes(np.random.default_rng(0), [3, 4])) / "main_data.hdf5"
+    with h5py.File(path, "a") as file:
+        file["episode_1/truncations"][-1] = True
+    plain = minari.read_arrays(ID, path, False)
+    assert capsys.readouterr().err == ""
+    ruled = minari.read_arrays(ID, path, True)
+    said = f"dataset {path}: --d4rl-semantics has no effect on this file: its episodes have their "
+    assert capsys.readouterr().err == said + "own last observations\n"
+    for key, array in plain.items():
+        np.testing.assert_array_equal(ruled[key], array)
+    with h5py.File(tmp_path / "own.hdf5", "w") as file:
+        file.update({key: plain[key] for key in plain if not key.startswith(("next", "ends"))})
+    minari.read_arrays(ID, tmp_path / "own.hdf5", True)
+    assert capsys.readouterr().err == ""
+
+
 def test_a_file_with_a_part_missing_is_named(root):
     made = episodes(np.random.default_rng(0), [5, 5])
     del made[1]["rewards"]

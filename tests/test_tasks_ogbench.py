@@ -288,6 +288,14 @@ def test_differences_that_float32_rounds_away_are_said(package, tmp_path, capsys
     assert "observations [0] lose their differences in float32" in capsys.readouterr().err
 
 
+def test_d4rls_rule_is_said_to_have_no_effect(package, tmp_path, capsys):
+    path = held(tmp_path / "ogbench", dataset())
+    for rule in (False, True):
+        ogbench.read_arrays(TASK, path, rule)
+        said = "--d4rl-semantics has no effect on this file" in capsys.readouterr().err
+        assert said == rule
+
+
 def test_another_file_may_have_any_layout(package, tmp_path):
     rows = {"observations": np.zeros((6, 2)), "actions": np.zeros((6, 2))}
     rows |= {"rewards": np.arange(6.0), "terminals": np.zeros(6), "timeouts": np.zeros(6)}
