@@ -129,8 +129,8 @@ def read_arrays(env_id: str, path, d4rl_semantics: bool) -> dict[str, np.ndarray
             return arrays.read_file(path, d4rl_semantics)
         arrays.say_rule_is_idle(path, d4rl_semantics)
         groups = [arrays.entry(file, name) for name in names]
-        _check_parts(groups)
         found = [_arrays_of(group) for group in groups]
+        _check_parts(groups)
         for key in ("observations", "actions", "rewards"):
             arrays.check_resolution(path, key, [episode[key] for episode in found])
         episodes = [_episode(*each) for each in zip(names, found, strict=True)]
@@ -157,9 +157,9 @@ def _check_parts(groups: list) -> None:
     if changing:
         joined = sorted(changing - {"achieved_goal"} or changing)
         raise WrongContentError(
-            f"observations are a group of {', '.join(sorted(names))}, and {', '.join(joined)} "
-            f"changes; join {' and '.join(['observation', *joined])} into one array, in the "
-            "environment too"
+            f"observations are a group of {', '.join(sorted(names))}, not the same throughout: "
+            f"{', '.join(joined)}; join {' and '.join(['observation', *joined])} into one array, "
+            "in the environment too"
         )
 
 
@@ -180,9 +180,29 @@ def _arrays_of(group) -> dict:
     """The datasets of h5py of an episode, of observations in parts that which is called so."""
     keys = ("observations", "actions", "rewards", "terminations", "truncations")
     found = {key: arrays.entry(group, key) for key in keys}
-    if not hasattr(found["observations"], "shape"):
-        found["observations"] = arrays.entry(found["observations"], "observation")
+    observations = found["observations"]
+    if hasattr(observations, "keys") and "observation" in observations:
+        found["observations"] = arrays.entry(observations, "observation")
+    for key, array in found.items():
+        if hasattr(array, "keys"):
+            what = f"{key} is a group of {', '.join(array)}"
+            raise WrongContentError(f"{what}; join its arrays into one with a row per step")
+    _check_lengths(group.name.strip("/"), {key: array.shape for key, array in found.items()})
     return found
+
+
+def _check_lengths(name: str, shapes: dict) -> None:
+    """Raises WrongContentError where an episode has not T + 1 observations and T of all else."""
+    rows = {key: shape[0] if shape else 0 for key, shape in shapes.items()}
+    steps = rows["actions"]
+    if rows["observations"] != steps + 1:
+        raise WrongContentError(
+            f"{name} has {rows['observations']} observations for {steps} actions; give "
+            f"{steps + 1}, the last one being what followed the last action"
+        )
+    for key, count in rows.items():
+        if key != "observations" and count != steps:
+            raise WrongContentError(f"{name} has {count} {key} for {steps} actions; give {steps}")
 
 
 def _episode(name: str, found: dict) -> dict[str, np.ndarray]:

@@ -245,9 +245,7 @@ def test_goals_that_change_are_not_dropped(parts, joined, root):
     """From one episode to the next, or inside one."""
     made = in_parts(episodes(np.random.default_rng(0), [5, 5]), **parts)
     path = write(root, ID, made) / "main_data.hdf5"
-    said = (
-        f"dataset {path} .*a group of .*, observation, and {joined} changes; join observation and"
-    )
+    said = f"dataset {path} .*a group of .*, observation, not the same throughout: {joined}; join"
     with pytest.raises(arrays.DatasetError, match=said):
         minari.read_arrays("", path, False)
 
@@ -276,6 +274,44 @@ def test_differences_that_float32_rounds_away_are_said_once_for_all_episodes(roo
     minari.read_arrays("", path, False)
     (line,) = capsys.readouterr().err.splitlines()
     assert "observations [1] lose their differences in float32" in line
+
+
+@pytest.mark.parametrize(
+    ("key", "parts"),
+    [("observations", "pos, vel"), ("observations", "_index_0"), ("actions", "gripper, wheel")],
+)
+def test_a_group_without_an_observation_is_named(key, parts, root):
+    made = episodes(np.random.default_rng(0), [5, 5])
+    for episode in made:
+        rows = episode.pop(key)
+        episode |= {f"{key}/{part}": rows for part in parts.split(", ")}
+    path = write(root, ID, made) / "main_data.hdf5"
+    said = f": {key} is a group of {parts}; join its arrays into one with a row per step$"
+    with pytest.raises(arrays.DatasetError, match=said):
+        minari.read_arrays("", path, False)
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("observations", "5 observations for 5 actions; give 6, the last one being what followed"),
+        ("actions", "6 observations for 4 actions; give 5, the last one"),
+        ("rewards", "4 rewards for 5 actions; give 5"),
+        ("terminations", "4 terminations for 5 actions; give 5"),
+        ("truncations", "4 truncations for 5 actions; give 5"),
+    ],
+)
+def test_an_episode_with_a_row_too_few_is_named(key, said, root):
+    """Also where the one before has a row too many, so that the sum is right."""
+    made = episodes(np.random.default_rng(0), [5, 5])
+    made[1][key] = made[1][key][:-1]
+    path = write(root, ID, made) / "main_data.hdf5"
+    with pytest.raises(arrays.DatasetError, match=f"episode_1 has {said}"):
+        minari.read_arrays("", path, False)
+    made[0][key] = np.concatenate([made[0][key], made[0][key][-1:]])
+    path = write(root, "b/c/d-v0", made) / "main_data.hdf5"
+    with pytest.raises(arrays.DatasetError, match="episode_0 has"):
+        minari.read_arrays("", path, False)
 
 
 def test_another_format_is_refused_with_the_remedy(root):
