@@ -272,10 +272,11 @@ def action_bounds(env_id: str) -> np.ndarray | None:
 
 
 def normalized_score(env_id: str, returns: np.ndarray) -> np.ndarray | None:
-    """100 (return - min) / (max - min) with the metadata's reference returns; None without them."""
+    """100 (return - min) / (max - min) with the metadata's reference returns; None without them,
+    and where they are the same."""
     about = metadata(env_id)
     low = about.get("ref_min_score")
     high = about.get("ref_max_score")
-    if low is None or high is None:
+    if low is None or high is None or low == high:
         return None
     return 100 * (returns - low) / (high - low)

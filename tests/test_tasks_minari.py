@@ -346,6 +346,11 @@ def test_the_score_is_of_the_reference_returns(root):
     assert offline_tasks.normalized_score("mujoco/pendulum/other-v0", [1.0]) is None
 
 
+def test_reference_returns_that_are_the_same_give_no_score(root):
+    write(root, ID, [], ref_min_score=5.0, ref_max_score=5.0)
+    assert offline_tasks.normalized_score(ID, [5.0, 6.0]) is None
+
+
 def test_hopper_is_not_scored_as_d4rls(root):
     write(root, "D4RL/pen/human-v2", [], ref_min_score=0.0, ref_max_score=10.0)
     assert offline_tasks.normalized_score("D4RL/pen/human-v2", 5) == 50
