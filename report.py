@@ -44,7 +44,7 @@ from offline_tasks.pages import (
     new_figure,
     svg,
 )
-from sweeps.progress import Progress, early_stop
+from sweeps.progress import Progress, early_stop, final_fault
 from sweeps.reader import ArgumentError, read_sweep
 
 # script: its name with eta = 0 (Table 1), otherwise (Tables 2 and 5), in Table 6
@@ -269,33 +269,19 @@ def load(paths, complain=warn) -> list[dict]:
 def final_scores(results: dict, complain=warn) -> np.ndarray | None:
     """The scores of single episodes in final_scores.json beside a run's results.json, which
     evaluate.py has made; None without such a file, and, with a complaint, for one that cannot be
-    used or is of another run."""
+    used, or is of another run or of another update than its last."""
     path = Path(results["file"]).with_name("final_scores.json")
     if not path.exists():
         return None
     try:
         content = read_json(path)
-        scores = content.get("scores")
-        if not isinstance(scores, list) or not scores or None in map(number, scores):
-            raise ValueError("scores is no list of numbers")
-        if path.stat().st_mtime < (number(results.get("updated")) or 0):
-            raise ValueError("it is older than the run's end")
-        refuse_another(content, results)
+        fault = final_fault(path, content, results)
+        if fault:
+            raise ValueError(fault)
     except ValueError as error:
         complain(f"{path} is left out, no scores of episodes ({short(error)})")
         return None
-    return np.array(scores, dtype=float)
-
-
-def refuse_another(content: dict, results: dict) -> None:
-    """ValueError where what final_scores.json says of its run, if it does, is not so."""
-    args = results["args"]
-    own = {"env_id": results["env_id"], "seed": results["seed"]}
-    own |= {name: args[name] for name in ("num_steps", "num_candidates") if name in args}
-    for name, value in own.items():
-        their = content.get(name)
-        if their is not None and their != value:
-            raise ValueError(f"{name} is {their}, the run's is {value}")
+    return np.array(content["scores"], dtype=float)
 
 
 @functools.cache
@@ -448,10 +434,24 @@ class Row:
     evaluations: list[list[dict]]
     runs: list[dict] = field(repr=False)  # finished or diverged
 
+    @property
+    def finished(self) -> list[dict]:
+        """The runs that have not diverged."""
+        return finished(self.runs)
+
+    @property
+    def finals(self) -> list[np.ndarray]:
+        """Of the finished runs that have final_scores.json, its scores."""
+        return [run["final"] for run in self.finished if run["final"] is not None]
+
     def values(self, pick: str, measure: str) -> dict[int, float]:
         """{seed: value} of an evaluation of the finished runs."""
-        finished = [results for results in self.runs if results["status"] == "finished"]
-        return numbers((results["seed"], results[pick].get(measure)) for results in finished)
+        return numbers((run["seed"], run[pick].get(measure)) for run in self.finished)
+
+
+def finished(runs: list[dict]) -> list[dict]:
+    """Those of some runs that have not diverged, and have ended."""
+    return [run for run in runs if run["status"] == "finished"]
 
 
 def group(runs: list[dict], pick: str, complain=warn) -> tuple[list[Row], list[dict]]:
@@ -499,7 +499,7 @@ def summary(runs: list[dict], pick: str) -> Row:
     first = runs[0]
     args = first["args"]
     dataset = first["dataset"]
-    ended = [results for results in runs if results["status"] == "finished"]
+    ended = finished(runs)
     chosen = {results["seed"]: results[pick] for results in ended}
     scores = numbers((seed, row.get("normalized_score")) for seed, row in chosen.items())
     energy_scores = numbers((seed, row.get("energy_score")) for seed, row in chosen.items())
@@ -823,9 +823,8 @@ def unscored(row: Row, pick: str, measure: str) -> list[dict]:
     evaluation (`selected`)."""
     if pick == "selected" and not any(run[pick] for run in row.runs):
         return []
-    finished = [run for run in row.runs if run["status"] == "finished"]
     values = row.values(pick, measure)
-    return [run for run in finished if run["seed"] not in values]
+    return [run for run in row.finished if run["seed"] not in values]
 
 
 def unscored_lines(row: Row, pick: str, measure: str) -> list[str]:
@@ -860,8 +859,8 @@ def missing_seeds(row: Row, absent: dict) -> list[int]:
 
 
 def final_means(row: Row) -> list[float]:
-    """Of the runs that have final_scores.json, the mean of its scores."""
-    return [float(run["final"].mean()) for run in row.runs if run["final"] is not None]
+    """The mean of each finished run's final scores."""
+    return [float(scores.mean()) for scores in row.finals]
 
 
 def final_text(row: Row) -> str:
@@ -1032,8 +1031,7 @@ def bandit_section(rows: list[Row]) -> Section:
     for (task, sha256), same in by_data(rows).items():
         policies = {}
         for row in same:
-            scores = [run["final"] for run in row.runs if run["final"] is not None]
-            policies.setdefault(row.method, []).extend(scores)
+            policies.setdefault(row.method, []).extend(row.finals)
         policies = {name: known for name, known in policies.items() if len(known) > 1}
         if not policies:
             continue
@@ -1065,9 +1063,8 @@ def time_section(rows: list[Row]) -> Section:
     names = labels(rows)
     table = []
     for row in rows:
-        ended = [run for run in row.runs if run["status"] == "finished"]
-        training = times(ended, "seconds", unit=unit)
-        whole = times(ended, "seconds", "evaluation_seconds", unit=unit)
+        training = times(row.finished, "seconds", unit=unit)
+        whole = times(row.finished, "seconds", "evaluation_seconds", unit=unit)
         for where, values in training.items():
             cells = [mean_text(values), mean_text(whole.get(where, []))]
             cells.append(mean_text(row.ms.get(where, []), 2))

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import sys
 import time
 from collections import Counter
@@ -12,6 +13,7 @@ from pathlib import Path
 
 LOST_AFTER = 300  # seconds without a word from a run that is said to run
 MOST_ATTEMPTS = 2
+LAST_DIGITS = {False: 1e-4, True: 1e-2}  # of an energy score, relative: bf16 has fewer
 COLUMNS = ("run", "state", "updates", "updates/s", "ETA", "last", "best")
 SHOWN = ("status", "updated", "update", "num_updates", "updates_per_second")
 SHOWN += ("last", "best", "best_by", "early_stop")  # keys of results.json
@@ -41,11 +43,15 @@ def read_results(run_dir):
     return read_json(Path(run_dir) / "results.json")
 
 
+def is_number(value) -> bool:
+    """Whether a value is a number that is finite as a float."""
+    known = isinstance(value, int | float) and not isinstance(value, bool)
+    return known and abs(value) <= sys.float_info.max
+
+
 def number(value) -> float:
     """A number as it is, and 0 for what should be one and is not, or has no bound."""
-    if not isinstance(value, int | float):
-        return 0
-    return value if abs(value) <= sys.float_info.max else 0
+    return value if is_number(value) else 0
 
 
 def state_of(results) -> str:
@@ -65,18 +71,61 @@ def early_stop(results) -> str:
     return ""
 
 
-def scored(run_dir, episodes) -> bool:
-    """Whether final_scores.json is of this run, younger than its end (a resume may have moved
-    that), and has as many episodes as the sweep asks for, or more."""
-    if not episodes:
-        return True
+def table_of(results, key) -> dict:
+    """A table in results.json; an empty one where there is none."""
+    table = results.get(key)
+    return table if isinstance(table, dict) else {}
+
+
+def final_fault(file, content, results) -> str:
+    """Why the content of a final_scores.json are no scores of the policy that a run ended with, by
+    its results.json; '' where they are."""
+    scores = content.get("scores")
+    if not isinstance(scores, list) or not scores or not all(map(is_number, scores)):
+        return "scores is no list of numbers"
+    args = table_of(results, "args")
+    own = {"env_id": results.get("env_id"), "seed": results.get("seed")}
+    own |= {name: args[name] for name in ("num_steps", "num_candidates") if name in args}
+    for name, value in own.items():
+        their = content.get(name)
+        if their is not None and their != value:
+            return f"{name} is {their}, the run's is {value}"
+    return update_fault(file, content, results)
+
+
+def update_fault(file, content, results) -> str:
+    """The same of the update that the scores are of. The energy score tells it: its states and its
+    noise are always the same, and devices differ by its last digits. Without one, the time does."""
+    ours = table_of(results, "last").get("energy_score")
+    theirs = content.get("energy_score")
+    if not is_number(ours) or not is_number(theirs):
+        older = file.stat().st_mtime < number(results.get("updated"))
+        return "it is older than the run's end" if older else ""
+    rows = results.get("evaluations")
+    rows = rows if isinstance(rows, list) else []
+    earlier = [row.get("energy_score") for row in rows if isinstance(row, dict)]
+    rough = table_of(results, "args").get("bf16") is True
+    near = math.isclose(ours, theirs, rel_tol=LAST_DIGITS[rough])
+    if ours == theirs or (near and theirs not in earlier):
+        return ""
+    return f"it is of another update: energy_score is {theirs:.6g}, the run's last is {ours:.6g}"
+
+
+def scores_fault(run_dir, episodes) -> str:
+    """Why a run has not the final scores that its sweep asks for; '' where it has, or more."""
     file = run_dir / "final_scores.json"
-    scores = read_json(file) or {}
-    results = read_results(run_dir) or {}
-    same = all(scores.get(key) == results.get(key) for key in ("env_id", "seed"))
+    scores = read_json(file)
+    if scores is None:
+        return "none that can be read"
     played = scores.get("num_eval_episodes")
-    enough = isinstance(played, int) and played >= episodes
-    return same and enough and file.stat().st_mtime >= results.get("updated", 0)
+    if not isinstance(played, int) or played < episodes:
+        return f"num_eval_episodes is {played}, the sweep's final_episodes is {episodes}"
+    return final_fault(file, scores, read_results(run_dir) or {})
+
+
+def scored(run_dir, episodes) -> bool:
+    """Whether a run has the final scores that its sweep asks for, if it does."""
+    return not episodes or not scores_fault(run_dir, episodes)
 
 
 def attempts(run_dir) -> int:

@@ -18,6 +18,7 @@ import evaluate
 import gtp_bc
 import gtp_offline
 import offline_tasks
+from sweeps import progress
 
 FAMILY = [gtp_offline, gtp_bc, diffusion_ql, consistency_ac]
 KEYS = [
@@ -121,6 +122,22 @@ def test_without_flags_the_last_evaluation_comes_back_bit_for_bit(
         table = dict(line.split() for line in lines[1:])
         assert table.keys() == set(KEYS[:-1])
         assert float(table["energy_score"]) == pytest.approx(row["energy_score"], rel=1e-5)
+
+
+@pytest.mark.parametrize("script", FAMILY)
+def test_final_scores_tell_of_which_update_they_are(script, data, tmp_path, monkeypatch, capsys):
+    """Those of the checkpoint before, or made before a resume, are of no use to a report."""
+    run = tmp_path / "run"
+    changes = {"num_updates": 60, "eval_freq": 60, "checkpoint_freq": 40, "learning_rate": 0.03}
+    train(script, run, data[11, 3], env_id=HOPPER, **changes)
+    found = {}
+    for name in ("checkpoint.previous.pt", "checkpoint.pt"):
+        file = tmp_path / f"{name}.json"
+        words = ["--num-eval-episodes", 2, "--out", file]
+        assert call(monkeypatch, capsys, run / name, *words)[0] == 0
+        found[name] = progress.final_fault(file, json.loads(file.read_text()), results(run))
+    assert found["checkpoint.pt"] == ""
+    assert found["checkpoint.previous.pt"].startswith("it is of another update: energy_score is")
 
 
 def test_a_task_without_reference_scores_gives_its_returns(data, tmp_path, monkeypatch, capsys):

@@ -270,6 +270,43 @@ def test_final_scores_of_another_run_are_left_out(tmp_path, plain, capsys, key, 
     assert said in capsys.readouterr().err
 
 
+ENERGIES = [{"update": u, "energy_score": e} for u, e in ((10, 0.3), (20, 0.30001))]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "bf16", "of_the_last"),
+    [
+        (0.30001, False, True),
+        (0.300011, False, True),
+        (0.3, False, False),
+        (0.302, False, False),
+        (0.302, True, True),
+    ],
+    ids=["same", "other device", "earlier", "between", "bf16"],
+)
+def test_final_scores_of_another_update_are_left_out(tmp_path, plain, theirs, bf16, of_the_last):
+    """By the energy score, whatever the file's time: a copied folder has new ones."""
+    run = results(90, evaluations=ENERGIES, last=ENERGIES[1], updated=2e9, args={"bf16": bf16})
+    save(tmp_path / "runs", run)
+    file = tmp_path / "runs" / "run0" / "final_scores.json"
+    file.write_text(json.dumps(FINAL | {"energy_score": theirs}))
+    _, page = make(tmp_path)
+    said = f"of another update: energy_score is {theirs}, the run's last is 0.30001"
+    assert (said not in page.words["missing"]) == of_the_last
+    assert ("final" in page.rows["d4rl"][0]) == of_the_last
+
+
+def test_final_scores_of_a_diverged_run_count_nowhere(tmp_path, plain):
+    """Seed 1's were made before it went on and diverged: no other number has it."""
+    runs = [results(90, seed=0), results(80, seed=1, status="diverged"), results(70, seed=2)]
+    save(tmp_path / "runs", *runs)
+    add_final(tmp_path, run0=[10], run1=[1000], run2=[30])
+    text, page = make(tmp_path)
+    assert page.rows["d4rl"][2][4] == "20.0 ± 10.0\n2 of 3 seeds"
+    assert cells(page.rows["d4rl"], "GTP", "2")[-1] == "30.0"
+    assert "1000.0" not in text
+
+
 def test_final_scores_say_of_how_many_seeds_they_are(tmp_path, plain):
     save(tmp_path / "runs", *[results(90, seed=seed) for seed in range(3)])
     add_final(tmp_path, run0=[10], run2=[30])

@@ -467,8 +467,11 @@ def test_a_finished_run_only_gets_the_scores_that_it_lacks(job):
     assert command[:4] == ["evaluate.py", str(job.run_dir), "--num-eval-episodes", "9"]
     assert command[-2:] == ["--out", str(job.run_dir / "final_scores.json")]
     results = json.loads((job.run_dir / "results.json").read_text())
-    scores = {name: results.get(name) for name in ("env_id", "seed")} | {"num_eval_episodes": 9}
-    for another in ({"num_eval_episodes": 8}, {"seed": 77}, {"env_id": "hopper-medium-v0"}):
+    scores = {name: results.get(name) for name in ("env_id", "seed")}
+    scores |= {"num_eval_episodes": 9, "scores": [1.0] * 9}
+    others = [{"num_eval_episodes": 8}, {"seed": 77}, {"env_id": "hopper-medium-v0"}]
+    others += [{"num_steps": 99}, {"scores": None}, {"energy_score": 2.5}]
+    for another in others:
         gtp_offline.write_json(job.run_dir / "final_scores.json", scores | another)
         assert sweep.next_command(job) == command
     gtp_offline.write_json(job.run_dir / "final_scores.json", scores)
@@ -476,6 +479,10 @@ def test_a_finished_run_only_gets_the_scores_that_it_lacks(job):
     more = scores | {"num_eval_episodes": 10}
     gtp_offline.write_json(job.run_dir / "final_scores.json", more)
     assert sweep.next_command(job) == []
+    gtp_offline.write_json(job.run_dir / "results.json", results | {"updated": 1e11})
+    gtp_offline.write_json(job.run_dir / "final_scores.json", scores | {"energy_score": 2.25})
+    assert sweep.next_command(job) == []  # by an energy score the clock does not matter
+    gtp_offline.write_json(job.run_dir / "final_scores.json", scores)
     os.utime(job.run_dir / "final_scores.json", (1e9, 1e9))  # a resume has gone on since
     gtp_offline.write_json(job.run_dir / "results.json", results | {"updated": 1_000_000_001})
     assert sweep.next_command(job) == command
