@@ -334,15 +334,18 @@ def work(job, signals, gpu=None) -> bool:
 
 
 def bring_on(job, signals, gpu):
-    """Start or resume a run and make its final scores; again after a crash, which is counted."""
+    """Start or resume a run and make its final scores; again after a crash, which is counted, but
+    not where the same command would follow on its success."""
+    done = []
     while attempts(job.run_dir) < MOST_ATTEMPTS and not signals:
         command = next_command(job)
-        if not command:
+        if not command or command == done:
             break
         code = call(command, job.run_dir, signals, gpu)
         diverged = (read_results(job.run_dir) or {}).get("status") == "diverged"
         if signals or code in INTERRUPTED:
             break
+        done = [] if code else command
         if code and not diverged:
             crashes = attempts(job.run_dir) + 1
             (job.run_dir / "attempts").write_text(f"{crashes}\n")

@@ -235,6 +235,9 @@ class Progress:
             run_dir = self.out / folder
             if state == "diverged":
                 lines.append(f"{run_dir} diverged: {last_line(run_dir)}")
+            if state == "unscored" and (run_dir / "final_scores.json").exists():
+                fault = scores_fault(run_dir, self.sweep.final_episodes)
+                lines.append(f"{run_dir}/final_scores.json does not count: {fault}")
             if state == "failed":
                 lines.append(f"{run_dir} failed {attempts(run_dir)} times: {last_line(run_dir)}")
                 lines.append(f"  its words: log.txt there; to try again, remove {run_dir}/attempts")

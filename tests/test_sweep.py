@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import filelock
@@ -584,6 +584,39 @@ def test_a_run_that_crashed_once_is_tried_once_more(fake):
     sweep.work(job, [])
     assert (job.run_dir / "log.txt").read_text().count("$ python") == 1
     assert (job.run_dir / "attempts").read_text() == "2\n"
+
+
+@pytest.mark.parametrize("script", ["evaluate", "gtp_bc"])
+def test_what_succeeds_and_changes_nothing_is_not_begun_again(script, fake, write, monkeypatch):
+    """Scores that do not count, made while the run's clock was ahead: once, and a line says why."""
+    job = replace(fake("")[0], final_episodes=9)
+    scores = {"num_eval_episodes": 9, "scores": [1.0]}
+    text = "import sys; from pathlib import Path; out = Path(sys.argv[-1])\n"
+    text += f"if out.suffix: out.write_text({json.dumps(scores)!r})\n"
+    (sweep.ROOT / f"{script}.py").write_text(text)
+    if script == "evaluate":
+        put(job, updated=time.time() + 1000)
+    monkeypatch.setattr(sweep, "next_command", only_so_often(sweep.next_command, 5))
+    sweep.work(job, [])
+    assert (job.run_dir / "log.txt").read_text().count("$ python") == 1
+    assert not (job.run_dir / "attempts").exists()
+    known = progress.Progress(
+        read_sweep(write(f"final_episodes = 9\n{SMALL}")), write().parent / "out"
+    )
+    said = [f"{job.run_dir}/final_scores.json does not count: it is older than the run's end"]
+    assert known.complaints(known.states()) == (said if script == "evaluate" else [])
+
+
+def only_so_often(function, most):
+    """A function that fails when it is called too often."""
+    calls = []
+
+    def call(*given):
+        calls.append(given)
+        assert len(calls) <= most, "an endless loop"
+        return function(*given)
+
+    return call
 
 
 def test_a_run_that_diverges_has_not_crashed(fake):
