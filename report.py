@@ -1175,8 +1175,20 @@ def unended_line(results: dict) -> str:
     line = f"{results['file']}: {status}, {done}"
     if status == "running":
         return line
-    folder = shlex.quote(str(Path(results["file"]).parent))
-    return f"{line}\n`python {results['algorithm']}.py --resume {folder}`"
+    return f"{line}\n{way_on(results)}"
+
+
+def way_on(results: dict) -> str:
+    """What brings a run that has not ended to its end: an ablation goes on by its own command, and
+    without a checkpoint there is nothing to go on from."""
+    folder = Path(results["file"]).parent
+    command = results.get("command")
+    begun = f"`{command}`" if command else "by the command that began it"
+    if not any(folder.glob("checkpoint*.pt")):
+        return f"no checkpoint, start again: {begun}"
+    if results["variant"]:
+        return f"go on: {begun}"
+    return f"`python {results['algorithm']}.py --resume {shlex.quote(str(folder))}`"
 
 
 def missing_page(

@@ -487,7 +487,10 @@ def test_runs_that_have_not_ended_are_named_and_left_out(tmp_path, plain):
     going = results(1, seed=1, status="running", update=7, updated=now)
     lost = results(2, seed=2, status="running", update=8, updated=now - 3600)
     stopped = results(3, seed=3, status="interrupted", update=9)
-    _, page = make(tmp_path, results(90), going, lost, stopped, results(4, seed=4, status="failed"))
+    save(tmp_path / "runs", results(90), going, lost, stopped, results(4, seed=4, status="failed"))
+    for name in ("run2", "run3", "run4"):
+        (tmp_path / "runs" / name / "checkpoint.pt").touch()
+    _, page = make(tmp_path)
     words = page.words["missing"]
     assert "run1/results.json: running, update 7 of 20" in words
     assert "run2/results.json: running, but not heard of for five minutes, update 8 of 20" in words
@@ -496,6 +499,25 @@ def test_runs_that_have_not_ended_are_named_and_left_out(tmp_path, plain):
     resumes = re.findall(r"--resume \S*?/(run\d)", words)
     assert resumes == ["run2", "run3", "run4"]
     assert cells(page.rows["d4rl"], "GTP", "0")[0] == "90.0"
+
+
+def test_the_way_on_is_one_that_the_run_can_take(tmp_path, plain, capsys):
+    """A run without a checkpoint starts again; an ablation refuses its script's --resume."""
+    about = {"status": "interrupted", "command": "python x.py --steps 2"}
+    old = {"status": "interrupted"}
+    kinds = [about, about | {"variant": "shortcut"}, about | {"variant": "linear"}, old]
+    save(tmp_path / "runs", *[results(1, seed=seed, **kind) for seed, kind in enumerate(kinds)])
+    (tmp_path / "runs" / "run1" / "checkpoint.previous.pt").touch()
+    runs = report.load([tmp_path])
+    again = "no checkpoint, start again: "
+    begun = "`python x.py --steps 2`"
+    ways = [f"{again}{begun}", f"go on: {begun}", f"{again}{begun}"]
+    ways.append(f"{again}by the command that began it")
+    assert [report.way_on(run) for run in runs] == ways
+    _, page = make(tmp_path)
+    assert [row[0].partition("\n")[2] for row in page.rows["missing"][1:]] == [
+        way.replace("`", "") for way in ways
+    ]
 
 
 def test_diverged_seeds_are_named_and_no_others_are_expected(tmp_path, plain):
