@@ -40,6 +40,7 @@ from report import (
     places,
     settings_text,
     times_text,
+    way_on,
     whose,
 )
 
@@ -163,14 +164,14 @@ def averages(placed: list[tuple[Row, str]], number: int) -> list[tuple[Row, str]
 
 
 def average(suite: str, rows: list[Row]) -> Row:
-    """The mean of a method's scores over the tasks of a suite."""
-    means = [np.mean([*row.scores.values()]) for row in rows]
+    """The mean of a method's scores over the tasks of a suite, of the seeds that all of them have:
+    those that the row names."""
     seeds = sorted(set.intersection(*(set(row.scores) for row in rows)))
     matrix = [[row.scores[seed] for row in rows] for seed in seeds]  # a bootstrap takes full rows
     return replace(
         rows[0],
         task=suite,
-        scores={"mean": float(np.mean(means))},
+        scores={"mean": float(np.mean(matrix))} if seeds else {},
         seeds=seeds,
         iqm=iqm(matrix),
     )
@@ -346,8 +347,8 @@ def run(options: Arguments) -> None:
     check(options)
     rows, unended = read_rows(options)
     if not rows:
-        files = ", ".join(results["file"] for results in unended)
-        raise ValueError(f"no run has ended; go on with --resume RUN_DIR: {files}")
+        ways = [f"{results['file']} ({way_on(results)})" for results in unended]
+        raise ValueError(f"no run has ended: {', '.join(ways)}")
     text = document(rows, unended, options.pick)
     print(text)
     out = Path(options.out or "runs/tables/tables.md")

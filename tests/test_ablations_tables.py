@@ -148,13 +148,17 @@ def test_interquartile_mean_of_four_scores(tmp_path):
 
 def test_an_average_is_over_the_seeds_that_all_tasks_have(tmp_path):
     """Scores 10 i + s of task i and seed s, 0 to 81: the four smallest and largest of 18 go, and
-    the mean is that of all, 40.5."""
+    the mean is that of all, 40.5; so is the score. Without a seed in common there is none."""
     gym = paper.SUITES["Gym"].values()
     runs = [results(10 * i + s, env_id=task, seed=s) for i, task in enumerate(gym) for s in (0, 1)]
     runs.append(results(7, env_id=next(iter(gym)), seed=5))  # no such seed in the other tasks
     average = tabulate(tmp_path, *runs)["Table 2: offline RL"][-1]
     assert average["seeds"] == "0, 1"
     assert average["IQM"] == "40.5"  # two seeds: without an interval
+    assert average["score"] == "40.5"
+    runs = [results(10, env_id=task, seed=i) for i, task in enumerate(gym)]
+    average = tabulate(tmp_path / "apart", *runs)["Table 2: offline RL"][-1]
+    assert (average["seeds"], average["score"], average["IQM"]) == ("-", "-", "-")
 
 
 # ---- what may not be mixed ---------------------------------------------------------------------
@@ -328,6 +332,13 @@ def test_averages_need_every_task_of_a_suite(tmp_path):
     runs[2]["args"]["hidden_dim"] = 64  # another method, so to say
     found = tabulate(tmp_path / "mixed", *runs)["Table 2: offline RL"]
     assert [row["task"] for row in found] == antmaze
+
+
+def test_without_any_ended_run_the_way_on_is_said(tmp_path):
+    save(tmp_path, results(1, status="interrupted", command="python x.py"))
+    said = r"no run has ended: \S+results.json \(no checkpoint, start again: `python x.py`\)$"
+    with pytest.raises(ValueError, match=said):
+        tables.run(tables.Arguments(results=(str(tmp_path),)))
 
 
 # ---- odd files ---------------------------------------------------------------------------------
