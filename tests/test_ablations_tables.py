@@ -391,6 +391,7 @@ def test_nothing_to_tabulate_is_an_error_with_a_remedy(tmp_path, capsys):
         error = capsys.readouterr().err
         assert error.startswith("error: ") and words in error and str(path) in error
     save(tmp_path, results(1, status="running"))
+    (tmp_path / "run0" / "checkpoint.pt").touch()
     assert main(tables.run, tables.Arguments, [str(tmp_path)]) == 1
     assert "--resume" in capsys.readouterr().err
 
