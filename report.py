@@ -787,11 +787,16 @@ def cloning_note(rows: list[Row]) -> str:
 
 def method_text(row: Row, name: str) -> str:
     """A row's name, and in small print where it departs from what its script does by itself."""
+    text = unsaid_settings(row, name)
+    return f"{name}\n{text}" if text and text not in name else name
+
+
+def unsaid_settings(row: Row, name: str) -> str:
+    """Where a row departs from what its script does by itself, but for a number in its name."""
     settings = dict(row.settings)
     if "candidates" in name:
         settings.pop("num_candidates", None)
-    text = settings_text(settings)
-    return f"{name}\n{text}" if text and text not in name else name
+    return settings_text(settings)
 
 
 def seeds_text(row: Row, plans: Plans) -> str:
@@ -896,11 +901,36 @@ def overall_section(rows: list[Row], names: dict[str, str], pick: str) -> Sectio
         note = f"No run has a normalized score in its `{pick}` evaluation."
         return Section("Over tasks", note, [])
     order = sorted(set(names.values()))
+    note += uneven_settings(rows, names, pick)
     parts = [iqm_table(scores), profile_picture(scores, order, page_key(rows[0]))]
     pairs = improvement_table(scores)
     if pairs.rows:
         parts.append(pairs)
     return Section("Over tasks", note, parts)
+
+
+def uneven_settings(rows: list[Row], names: dict[str, str], pick: str) -> str:
+    """That a method's settings depart from the defaults on some of its tasks, or on each in another
+    way; its numbers over tasks are of all of them."""
+    settings = {}
+    for row in rows:
+        name = names[row.files[0]]
+        if row.values(pick, "normalized_score"):
+            tasks = settings.setdefault(name, {}).setdefault(unsaid_settings(row, name), set())
+            tasks.add(row.task)
+    said = []
+    for name, by_text in settings.items():
+        if len(by_text) > 1:
+            departing = [f"{text} on {listed(tasks)}" for text, tasks in by_text.items() if text]
+            said.append(f"{name}: {'; '.join(departing)}")
+    if not said:
+        return ""
+    return f" Not of the same settings on all tasks: {'. '.join(sorted(said))}."
+
+
+def listed(words) -> str:
+    """Some words, each once and sorted."""
+    return ", ".join(sorted(set(words)))
 
 
 def common_tasks(scores: dict[str, dict], methods) -> list[tuple]:
@@ -954,7 +984,7 @@ def iqm_table(scores: dict[str, dict]) -> Table:
 
 def task_names(tasks) -> str:
     """Of tasks with their data, the tasks."""
-    return ", ".join(sorted({task for task, _ in tasks}))
+    return listed(task for task, _ in tasks)
 
 
 def profile_picture(scores: dict[str, dict], order: list[str], key: str) -> Picture:

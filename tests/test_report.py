@@ -187,6 +187,20 @@ def test_a_method_that_lacks_tasks_is_compared_on_those_that_most_have(tmp_path,
     assert cells(rows, "D-QL, 50 candidates", "GTP", "2") == ["0.00"]
 
 
+def test_a_method_of_other_settings_on_some_tasks_says_so(tmp_path, plain):
+    """GTP departs on one of its tasks; GTP-BC on both alike, D-QL on none."""
+    few, half = {"num_updates": 7}, {"tau": 0.5}
+    runs = [results(1, env_id=HOPPER, args=few), results(1, env_id=CHEETAH)]
+    runs += [results(1, "gtp_bc", task, args=half) for task in (HOPPER, CHEETAH)]
+    runs += [results(1, "diffusion_ql", task) for task in (HOPPER, CHEETAH)]
+    text, _ = make(tmp_path, *runs)
+    said = re.findall("Not of the same settings on all tasks: .*", text)
+    assert said == [f"Not of the same settings on all tasks: GTP: num_updates=7 on {HOPPER}."]
+    runs[1] = results(1, env_id=CHEETAH, args=half)
+    text, _ = make(tmp_path / "both", *runs)
+    assert f"GTP: tau=0.5 on {CHEETAH}; num_updates=7 on {HOPPER}." in text
+
+
 def test_times_with_and_without_evaluations(tmp_path, plain):
     """2 h and 4 h of training, half an hour and an hour of evaluations."""
     runs = [results(1, seed=0, seconds=7200.0, evaluation_seconds=1800.0)]
