@@ -811,7 +811,18 @@ def seeds_text(row: Row, plans: Plans) -> str:
         lines.append(f"missing: {', '.join(map(str, missing))}")
     for files, seeds in unplanned_seeds(row, plans.unplanned).items():
         lines.append(f"not in {files}: {', '.join(map(str, seeds))}")
-    return "\n".join([*lines, *stopped])
+    return "\n".join([*lines, *stopped, *uneven_evaluations(row)])
+
+
+def uneven_evaluations(row: Row) -> list[str]:
+    """Small print: which seeds were evaluated how often, where `last` has joined different ones."""
+    seeds = {}
+    for run in row.runs:
+        seeds.setdefault(run["args"].get("eval_freq"), []).append(str(run["seed"]))
+    if len(seeds) < 2:
+        return []
+    texts = [f"eval_freq {every}: {', '.join(own)}" for every, own in seeds.items()]
+    return [*texts, "only `last` compares them"]
 
 
 def unplanned_seeds(row: Row, unplanned: dict[str, str]) -> dict[str, list[int]]:
@@ -1035,18 +1046,23 @@ def improvement_table(scores: dict[str, dict]) -> Table:
 def curves_section(rows: list[Row], names: dict[str, str]) -> Section:
     """A picture for each task: mean and standard deviation over the finished seeds."""
     parts = []
+    absent = []
     order = sorted(set(names.values()))  # a method has one colour on all pictures
     for (task, sha256), same in by_data(rows).items():
         measure = measure_of(same)
         figure, axis = new_figure("updates", MEASURES[measure])
         for row in same:
             name = names[row.files[0]]
-            draw_curve(axis, order.index(name), name, row, measure)
+            if not draw_curve(axis, order.index(name), name, row, measure) and row.finished:
+                absent.append(f"{name} on {task}")
         if axis.lines:
             title = task if row.d4rl else f"{task}, data {Path(row.dataset['path']).name}"
             name = "".join(c if c.isalnum() or c in ".-" else "_" for c in task)
             parts.append(Picture(f"curves-{name}-{sha256[:8]}", title, svg(figure)))
-    note = "Mean and standard deviation over the finished seeds, where all of them were evaluated."
+    note = "Mean and standard deviation over the finished seeds that have a score, where all of "
+    note += "them were evaluated."
+    if absent:
+        note += f" Without an evaluation in common, so without a curve: {', '.join(absent)}."
     return Section("Learning curves", note, parts)
 
 
@@ -1135,20 +1151,22 @@ def runs_section(rows: list[Row], names: dict[str, str]) -> Section:
     return Section("Runs and commands", "", [Table(heads, table, folded=True)])
 
 
-def draw_curve(axis, position: int, name: str, row: Row, measure: str) -> None:
-    """A row's mean and standard deviation, at the updates that all its finished runs have."""
+def draw_curve(axis, position: int, name: str, row: Row, measure: str) -> bool:
+    """A row's mean and standard deviation, at the updates that all its finished runs have that have
+    a score at all -> whether there are such."""
     runs = []
     for evaluations in row.evaluations:
-        runs.append(numbers((e["update"], e.get(measure)) for e in evaluations))
-    if not runs:
-        return
-    updates = sorted(set.intersection(*map(set, runs)))
+        scores = numbers((e["update"], e.get(measure)) for e in evaluations)
+        if scores:
+            runs.append(scores)
+    updates = sorted(set.intersection(*map(set, runs))) if runs else []
     if not updates:
-        return
+        return False
     values = np.array([[run[update] for update in updates] for run in runs])
     mean = values.mean(0)
     std = values.std(0)
     draw_line(axis, position, name, updates, mean, (mean - std, mean + std))
+    return True
 
 
 # ---- pages ---------------------------------------------------------------------------------------

@@ -261,7 +261,8 @@ def draw_curves(rows: list[Row], folder: Path) -> list[Path]:
         for position, row in enumerate(same):
             text = cells(row)
             label = f"{text['method']}, seeds {text['seeds']}; {text['settings']}"
-            draw_curve(axis, position, label, row, key)
+            if not draw_curve(axis, position, label, row, key) and row.finished:
+                print(f"no curve of {label} on {task}: its seeds share no evaluation")
         if not axis.lines:  # nothing finished
             continue
         data = Path(same[0].dataset["path"]).name

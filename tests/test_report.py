@@ -841,6 +841,38 @@ def test_a_curve_is_the_mean_of_the_seeds_with_their_deviation(tmp_path, monkeyp
     assert low.tolist() == [0, 20] and high.tolist() == [10, 40]
 
 
+def test_seeds_that_were_evaluated_at_other_updates_are_named(tmp_path, plain):
+    """Their last evaluations may be joined, their best ones are of more or fewer."""
+    _, page = make(
+        tmp_path, *[results(90, seed=s, args={"eval_freq": 9 - s // 2}) for s in (0, 1, 2)]
+    )
+    assert page.rows["d4rl"][2][1].splitlines() == [
+        "0, 1, 2",
+        "eval_freq 9: 0, 1",
+        "eval_freq 8: 2",
+        "only last compares them",
+    ]
+
+
+def test_a_seed_without_any_score_takes_no_curve_away(tmp_path, monkeypatch):
+    """What has no curve is named: GTP-BC's seeds share no update."""
+    drawn = []
+    monkeypatch.setattr(report, "svg", lambda figure: b"<svg/>")
+    monkeypatch.setattr(report, "draw_line", lambda *given: drawn.append(given[2:5]))
+    runs = [results(1, seed=seed) for seed in (0, 1)]
+    runs[1]["evaluations"] = [{"update": 20, "normalized_score": None}]
+    for seed, update in enumerate((10, 20)):
+        rows = [{"update": update, "normalized_score": 1}]
+        runs.append(results(1, "gtp_bc", seed=seed, evaluations=rows))
+    save(tmp_path, *runs)
+    rows, _ = report.group(report.load([tmp_path]), "last")
+    section = report.curves_section(rows, report.labels(rows))
+    ((name, updates, mean),) = drawn
+    assert (name, updates, mean.tolist()) == ("GTP", [10, 20], [6, 1])
+    said = "Without an evaluation in common, so without a curve: GTP-BC on"
+    assert f"{said} {HOPPER}." in section.note
+
+
 def test_texts_are_escaped():
     table = pages.Table(["method", "what"], [["<b>|x", "`a < b`\nsmall"]])
     section = pages.Section("A & B", "", [table])
