@@ -17,6 +17,7 @@ import itertools
 import json
 import math
 import os
+import re
 import shlex
 import sys
 import time
@@ -45,7 +46,7 @@ from offline_tasks.pages import (
     svg,
 )
 from sweeps.progress import Progress, early_stop, final_fault
-from sweeps.reader import ArgumentError, read_sweep
+from sweeps.reader import ArgumentError, read_sweep, read_toml
 
 # script: its name with eta = 0 (Table 1), otherwise (Tables 2 and 5), in Table 6
 METHODS = {
@@ -363,11 +364,21 @@ def find_sweeps(dirs, runs: list[dict], complain=warn) -> list[Progress]:
     sweeps = []
     for folder in folders.values():
         for file in sorted(folder.glob("*.toml")):
+            if is_foreign(file):
+                continue
             try:
                 sweeps.append(Progress(read_sweep(file), folder))
             except ValueError as error:
                 complain(f"no sweep: {error}")
     return sweeps
+
+
+def is_foreign(file: Path) -> bool:
+    """Whether a TOML file is of another kind than a sweep's, which has `scripts`."""
+    try:
+        return "scripts" not in read_toml(file)
+    except ValueError:  # who knows
+        return False
 
 
 def absent_runs(sweeps: list[Progress]) -> dict[Path, str]:
@@ -465,7 +476,8 @@ def group(runs: list[dict], pick: str, complain=warn) -> tuple[list[Row], list[d
         seeds = groups.setdefault(identity(results, pick), {})
         seed = results["seed"]
         if seed in seeds:
-            complain(f"{seeds[seed]['file']} is left out, {results['file']} repeats it")
+            older = seeds[seed]["file"]
+            complain(f"{older} is left out, the newer {results['file']} repeats it")
         seeds[seed] = results
     rows = []
     for seeds in groups.values():
@@ -474,9 +486,10 @@ def group(runs: list[dict], pick: str, complain=warn) -> tuple[list[Row], list[d
 
 
 def age(results: dict) -> tuple[float, str]:
-    """By which the newest run of a seed is found."""
+    """By which the newest run of a seed is found: a copied file has a new time of its own."""
     file = results["file"]
-    return Path(file).stat().st_mtime, file
+    updated = number(results.get("updated"))
+    return Path(file).stat().st_mtime if updated is None else updated, file
 
 
 def identity(results: dict, pick: str) -> str:
@@ -1146,9 +1159,24 @@ def runs_section(rows: list[Row], names: dict[str, str]) -> Section:
             last = "-" if value is None else f"{value:.4g}"
             status = "\n".join(filter(None, [run["status"], early_stop(run)]))
             cells = [names[row.files[0]], str(run["seed"]), status, last]
-            table.append([row.task, *cells, f"`{run.get('command', '-')}`\n{run['file']}"])
+            table.append([row.task, *cells, "\n".join([*commands(run), run["file"]])])
     heads = ["task", "method", "seed", "status", "last", "command, file"]
     return Section("Runs and commands", "", [Table(heads, table, folded=True)])
+
+
+def commands(run: dict) -> list[str]:
+    """What began a run and, where a resume has given it another end, which."""
+    begun = f"`{run.get('command', '-')}`"
+    total = number(run.get("num_updates"))
+    asked = re.search(r"--num[-_]updates[ =](\d[\d_]*)", begun)
+    known = asked or ("command" in run and not run["variant"])  # a variant's default is its own
+    if total is None or not known:
+        return [begun]
+    literal = run["args"].get("literal") is True
+    usual = defaults(run["algorithm"], run["env_id"], literal)["num_updates"]
+    if total == (int(asked[1]) if asked else usual):
+        return [begun]
+    return [begun, f"resumed with `--num-updates {total:.0f}`"]
 
 
 def draw_curve(axis, position: int, name: str, row: Row, measure: str) -> bool:
@@ -1254,7 +1282,10 @@ def missing_page(
         if lines:
             sections.append(Section(title, "", [Table(["what"], [[line] for line in lines])]))
     total = sum(map(len, parts.values()))
-    lead = f"{total} files or runs are in none of the scores." if total else "Nothing is missing."
+    lead = "Nothing is missing."
+    if total:
+        what = "1 file or run is" if total == 1 else f"{total} files or runs are"
+        lead = f"{what} in none of the scores."
     return Page("missing", "Left out", lead, sections)
 
 

@@ -1,6 +1,7 @@
 """report.py: numbers of known scores by hand, what stands where, what is left out and named."""
 
 import json
+import os
 import re
 import time
 from html.parser import HTMLParser
@@ -225,6 +226,28 @@ def test_versions_and_commands(tmp_path, plain):
     assert ["gtp_offline.py", "-", "-", "-", "1"] in rows
     assert "`python gtp_offline.py --env-id <X>`" in text
     assert "python gtp_offline.py --env-id <X>" in page.words["d4rl"]
+
+
+@pytest.mark.parametrize(
+    ("words", "total", "more"),
+    [
+        ("--num-updates 10", 10, []),
+        ("--num_updates=1_000", 1000, []),
+        ("--num-updates 10", 20, ["resumed with `--num-updates 20`"]),
+        ("--seed 1", 2_000_000, []),
+        ("--seed 1", 20, ["resumed with `--num-updates 20`"]),
+    ],
+)
+def test_a_command_says_what_a_resume_has_changed(tmp_path, words, total, more):
+    """results.json keeps the first command; 2,000,000 updates are the default on the task."""
+    save(tmp_path, results(1, command=f"python gtp_offline.py {words}", num_updates=total))
+    (run,) = report.load([tmp_path])
+    begun = f"`python gtp_offline.py {words}`"
+    assert report.commands(run) == [begun, *more]
+    rows, _ = report.group([run], "last")
+    ((*_, shown),) = report.runs_section(rows, report.labels(rows)).parts[0].rows
+    assert shown == "\n".join([begun, *more, run["file"]])
+    assert report.commands(run | {"variant": "shortcut"})[1:] == (more if "num" in words else [])
 
 
 # ---- tuning online -------------------------------------------------------------------------------
@@ -595,9 +618,25 @@ def test_a_linked_folder_is_followed_and_a_loop_ends(tmp_path, plain):
 
 
 def test_a_run_that_another_repeats_is_named(tmp_path, plain):
-    _, page = make(tmp_path, results(90), results(91))
-    assert re.search(r"run[01]/results.json is left out, .*run[01]/results.json repeats it",
-        page.words["missing"])  # fmt: skip
+    """The one that ended first is left out, whatever the files' times."""
+    save(tmp_path / "runs", results(90, updated=1e9 + 5), results(91, updated=1e9))
+    os.utime(tmp_path / "runs" / "run0" / "results.json", (1e9, 1e9))
+    _, page = make(tmp_path)
+    said = r"run1/results.json is left out, the newer \S+run0/results.json repeats it"
+    assert re.search(said, page.words["missing"])
+    assert cells(page.rows["d4rl"], "GTP", "0")[0] == "90.0"
+    assert "1 file or run is in none of the scores." in page.words["missing"]
+
+
+def test_only_what_could_be_a_sweep_is_looked_at(tmp_path, plain, capsys):
+    """A project's pyproject.toml is none; a table with `scripts` is meant to be one."""
+    save(tmp_path / "runs", results(90))
+    (tmp_path / "runs" / "pyproject.toml").write_text("[tool.ruff]\nline-length = 100\n")
+    make(tmp_path)
+    assert "warning" not in capsys.readouterr().err
+    (tmp_path / "runs" / "mine.toml").write_text("scripts = 3\n")
+    make(tmp_path)
+    assert "warning: no sweep: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("below", [".", "my"])
