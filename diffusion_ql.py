@@ -1175,7 +1175,7 @@ def running(args, results):
             raise InputError(f"{args.resume} has gone on meanwhile; resume it again")
         if not args.resume and any(run_dir.glob("checkpoint*.pt")):  # perhaps the previous alone
             raise InputError(f"--run-dir {run_dir} holds a run; --resume it or name another")
-        if not args.resume and TASKS_FOLDER.is_dir() and tasks().has_ended(run_dir):
+        if not args.resume and TASKS_FOLDER.is_dir() and tasks().ended_results(run_dir):
             raise InputError(f"--run-dir {run_dir} holds the results of a run; name another")
         with contextlib.suppress(ValueError):  # signals reach the main thread only
             for number in (SIGINT, SIGTERM):
@@ -1244,7 +1244,7 @@ def record(writer, means, since, row, results, args):
 
 
 def finish(nets, obs_dim, signals, results, args):
-    """The end of a run: its status, the time of an action, results.json, pictures."""
+    """The end of a run: its status, the time of an action, results.json."""
     if results["status"] == "running":
         done = results["update"] >= args.num_updates
         results["status"] = "finished" if done else "interrupted"
@@ -1254,11 +1254,17 @@ def finish(nets, obs_dim, signals, results, args):
     codes = {"finished": 0, "diverged": 1, "interrupted": 128 + sum(signals[:1])}
     results["exit_code"] = codes[results["status"]]
     write_results(results, args)
+    show_end(nets, results, args)
+
+
+def show_end(nets, results, args):
+    """What is said and drawn of a run that has ended."""
     if not TASKS_FOLDER.is_dir():
         print(f"{results['status']} at update {results['update']}: {args.run_dir}/results.json")
         return
     tasks().say_end(results)
     if results["status"] != "diverged":
+        act = make_act(nets, args, args.seed)
         value = state_value(nets, args)
         tasks().plot_run(args.run_dir, args.env_id, results["evaluations"], act, args.seed, value)
 
@@ -1320,9 +1326,28 @@ def save_run(nets, dims, optimizers, generator, sums, since, results, args):
     save_checkpoint(Path(args.run_dir) / "checkpoint.pt", state)
 
 
+def ended_results(args, state):
+    """results.json of a resumed run that has nothing left to do, which stays as it is, its pictures
+    drawn again; else {}."""
+    if not (state and TASKS_FOLDER.is_dir()):
+        return {}
+    results = tasks().ended_results(args.run_dir)
+    same = {"status": "finished", "num_updates": args.num_updates}
+    same["update"] = state["results"]["update"]
+    if results | same != results or results["args"]["dataset_path"] != args.dataset_path:
+        return {}  # there is something to do, or the dataset's new place to record
+    show_end(load_networks(state, args), results, args)
+    return results
+
+
 def train(args):
     """Train, evaluate and save -> what results.json holds; InputError before training starts."""
     args, state = start(args)
+    return ended_results(args, state) or train_from(state, args)
+
+
+def train_from(state, args):
+    """The updates after a checkpoint's, or all; see train."""
     data, holdout, dataset = read_data(args, state)
     args = replace(args, run_dir=args.run_dir or new_run_dir(args))
     torch.set_num_threads(args.num_threads)

@@ -1169,8 +1169,9 @@ def commands(run: dict) -> list[str]:
     begun = f"`{run.get('command', '-')}`"
     total = number(run.get("num_updates"))
     asked = re.search(r"--num[-_]updates[ =](\d[\d_]*)", begun)
-    known = asked or ("command" in run and not run["variant"])  # a variant's default is its own
-    if total is None or not known:
+    # An ablation or a person's program has its own number
+    own = f"{run['algorithm']}.py" in begun and not run["variant"]
+    if total is None or not own:
         return [begun]
     literal = run["args"].get("literal") is True
     usual = defaults(run["algorithm"], run["env_id"], literal)["num_updates"]

@@ -173,10 +173,10 @@ def checked_jobs(sweep, out, data_paths) -> list[Job]:
     checked = {}
     for kind, job in last.items():
         words = start_words(job)
+        checked[kind] = script_args(job.run, words, sweep.path)
         if sweep.final_episodes:  # of whose number the script is the judge
             words += ["--num-eval-episodes", str(sweep.final_episodes)]
             script_args(job.run, words, f"{sweep.path}: final_episodes")
-        checked[kind] = script_args(job.run, start_words(job), sweep.path)
     for place, job in enumerate(jobs):
         args, warnings = checked[job.run.kind]
         jobs[place] = replace(job, args=replace(args, seed=job.run.seed), warnings=warnings)
@@ -230,6 +230,8 @@ def refuse_another(job):
     theirs |= {"algorithm": results.get("algorithm"), "ablation": results.get("variant", "")}
     ours = vars(job.args) | {"algorithm": job.run.script, "ablation": ""}
     ignored = {"run_dir", "resume"} | script.FREE - {"num_updates", "dataset_path"}
+    if "eval_freq" not in job.run.flags:  # a resume to more updates keeps that of fewer
+        ignored |= {"eval_freq"}
     differences = other_data(job, results)
     for name in sorted(ours.keys() - ignored):
         our = plain(name, ours[name])
@@ -273,7 +275,8 @@ def plain(name, value):
 def start_words(job):
     """The command line of a run from its beginning."""
     run = job.run
-    words = ["--env-id", run.env_id, "--seed", str(run.seed), "--run-dir", str(job.run_dir)]
+    words = ["--env-id", run.env_id] if run.env_id else []
+    words += ["--seed", str(run.seed), "--run-dir", str(job.run_dir)]
     if job.data_path:
         words += ["--dataset-path", job.data_path]
     return words + flag_words(run.flags)

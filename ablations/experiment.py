@@ -457,8 +457,11 @@ def sha256(path: str) -> str:
 
 
 def load_policy(run_dir: str, **changes):
-    """The act of a run; None if it diverged before its first checkpoint."""
+    """The act of a run; None if it diverged before its first checkpoint, ValueError for a finished
+    one that has lost its checkpoint: a mean would be of fewer seeds than it says."""
     if not has_checkpoint(Path(run_dir)):
+        results = read_results(Path(run_dir)) or {"status": "absent"}
+        refuse_lost(results | {"run_dir": run_dir})
         return None
     return gtp_offline.load_policy(run_dir, **changes)
 
@@ -568,13 +571,29 @@ def compare(name: str, options: Options, variants: dict[str, Variant]) -> dict[s
     make_out(options.out)
     write_toy(options)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
-    check_grid(chosen, seeds, options)
+    check_quick(name, options)
+    for results in check_grid(chosen, seeds, options):
+        if on_toy(options):  # where every policy is asked for its actions
+            refuse_lost(results)
     table = {}
     for title, variant in chosen.items():
         runs = [run(title, variant, seed, options) for seed in seeds]
         table[title] = summary(runs, on_toy(options))
     write(name, options, table)
     return table
+
+
+def check_quick(name: str, options: Options) -> None:
+    """ValueError where --quick, which shows that a command works, would replace a comparison."""
+    file = Path(options.out) / f"{name}.json"
+    if not (options.quick and file.exists()):
+        return
+    try:
+        updates = json.loads(file.read_text())["num_updates"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        updates = None
+    if updates != options.num_updates:
+        raise ValueError(f"{file} is of {updates} updates; give --quick another --out")
 
 
 def write(name: str, options: Options, table: dict) -> None:

@@ -68,7 +68,7 @@ from offline_tasks.rollout import (
 )
 from offline_tasks.run_folders import (
     check_resumed,
-    has_ended,
+    ended_results,
 )
 from offline_tasks.tracking import (
     check_run,
@@ -94,10 +94,10 @@ __all__ = [
     "draw_data",
     "draw_trajectories",
     "draw_value",
+    "ended_results",
     "episode_seeds",
     "evaluate",
     "fix_timeouts",
-    "has_ended",
     "largest_rewards",
     "load_dataset",
     "load_transitions",

@@ -3,6 +3,7 @@
 import math
 import shlex
 import sys
+from pathlib import Path
 
 import numpy as np
 
@@ -18,7 +19,10 @@ def say_end(results: dict) -> None:
         before, now = results["early_stop"]
         print(f"ended by --early-stop at update {results['update']}: L_d {before:.6g} -> {now:.6g}")
     if results["status"] == "interrupted":
-        command = shlex.join(["python", sys.argv[0], "--resume", run_dir])
+        script = f"{results['algorithm']}.py"
+        if Path(sys.argv[0]).name == script:  # else a program has called its train()
+            script = sys.argv[0]
+        command = shlex.join(["python", script, "--resume", run_dir])
         print(f"interrupted; go on with: {results['command'] if results['variant'] else command}")
 
 

@@ -6,8 +6,8 @@ import contextlib
 import numpy as np
 
 REMEDY = (
-    "mend the environment (a run's checkpoint is kept), or train with --dataset-path alone and "
-    "evaluate later"
+    "mend the environment (what a run has saved by then is kept), or train with --dataset-path "
+    "alone and evaluate later"
 )
 # Of which call, what Python says of the interface before Gymnasium 0.26, and what it means.
 OLD_INTERFACE = (

@@ -6,10 +6,13 @@ return.
 """
 
 import dataclasses
+import functools
 import importlib
 import json
+import math
 import os
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -272,11 +275,26 @@ def action_bounds(env_id: str) -> np.ndarray | None:
 
 
 def normalized_score(env_id: str, returns: np.ndarray) -> np.ndarray | None:
-    """100 (return - min) / (max - min) with the metadata's reference returns; None without them,
-    and where they are the same."""
+    """100 (return - min) / (max - min) with the metadata's reference returns; None without them."""
+    low, high = _references(env_id)
+    return None if low is None else 100 * (returns - low) / (high - low)
+
+
+def _references(env_id: str) -> tuple:
+    """The reference returns (min, max) of the metadata; None for both where they give no scale,
+    which is said."""
     about = metadata(env_id)
-    low = about.get("ref_min_score")
-    high = about.get("ref_max_score")
-    if low is None or high is None or low == high:
-        return None
-    return 100 * (returns - low) / (high - low)
+    low, high = (about.get(f"ref_{end}_score") for end in ("min", "max"))
+    if low is None and high is None:
+        return None, None
+    known = all(isinstance(number, int | float) and math.isfinite(number) for number in (low, high))
+    if known and low < high:
+        return low, high
+    words = f"ref_min_score {low!r} and ref_max_score {high!r} give no scale: no normalized scores"
+    _say_once(f"warning: {env_id}: {words}")
+    return None, None
+
+
+@functools.lru_cache
+def _say_once(text: str) -> None:
+    print(text, file=sys.stderr)

@@ -54,7 +54,8 @@ def read_results(folder) -> dict:
     return results if isinstance(results, dict) else {}
 
 
-def has_ended(run_dir) -> bool:
-    """Whether a folder has the results of a run that was finished or that diverged, perhaps without
-    a checkpoint."""
-    return read_results(run_dir).get("status") in ("finished", "diverged")
+def ended_results(run_dir) -> dict:
+    """The results in a folder of a run that was finished or that diverged, perhaps without a
+    checkpoint; nothing where there are none."""
+    results = read_results(run_dir)
+    return results if results.get("status") in ("finished", "diverged") else {}

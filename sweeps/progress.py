@@ -105,8 +105,9 @@ def update_fault(file, content, results) -> str:
     rows = rows if isinstance(rows, list) else []
     earlier = [row.get("energy_score") for row in rows if isinstance(row, dict)]
     rough = table_of(results, "args").get("bf16") is True
-    near = math.isclose(ours, theirs, rel_tol=LAST_DIGITS[rough])
-    if ours == theirs or (near and theirs not in earlier):
+    near = math.isclose(ours, theirs, rel_tol=LAST_DIGITS[rough]) and theirs not in earlier
+    younger = file.stat().st_mtime >= number(results.get("updated"))  # not of before a resume
+    if ours == theirs or (near and younger):
         return ""
     return f"it is of another update: energy_score is {theirs:.6g}, the run's last is {ours:.6g}"
 
@@ -240,7 +241,11 @@ class Progress:
                 lines.append(f"{run_dir}/final_scores.json does not count: {fault}")
             if state == "failed":
                 lines.append(f"{run_dir} failed {attempts(run_dir)} times: {last_line(run_dir)}")
-                lines.append(f"  its words: log.txt there; to try again, remove {run_dir}/attempts")
+                remedy = f"to try again, remove {run_dir}/attempts"
+                finished = state_of(self.results(folder)) == "finished"
+                if finished and not any(run_dir.glob("checkpoint*.pt")):
+                    remedy = "it has no checkpoint to play; move it away, or drop final_episodes"
+                lines.append(f"  its words: log.txt there; {remedy}")
         return lines
 
     def print_table(self, states):

@@ -43,7 +43,7 @@ class Run:
     @property
     def folder(self) -> Path:
         """Where it lies below the sweep's --out."""
-        parts = (self.script, self.env_id, self.variant, str(self.seed))
+        parts = (self.script, self.env_id or "file", self.variant, str(self.seed))
         return Path(*(re.sub("[/:]", "-", part) for part in parts))
 
     @property

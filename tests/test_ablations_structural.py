@@ -768,6 +768,33 @@ def test_a_run_of_another_process_is_refused_before_the_first_one(
     assert line == f"error: {euler} is being trained by another process; wait for its end"
 
 
+def test_a_finished_run_without_its_checkpoint_is_not_left_out_of_a_mean(tmp_path, capsys):
+    """Of a toy's before the first run; of other data where the policy is to act."""
+    words = ["--only", "GTP", "--num-updates", 4, "--hidden-dim", 16, "--seeds", 2]
+    assert call("shortcut", *words, "--out", tmp_path) == 0
+    (folder,) = tmp_path.glob("GTP__1__4")
+    for file in folder.glob("checkpoint*.pt"):
+        file.unlink()
+    capsys.readouterr()
+    assert call("shortcut", *words, "--out", tmp_path) == 1
+    assert f"error: {folder} has lost its checkpoint; remove it" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="has lost its checkpoint"):
+        experiment.load_policy(str(folder))
+
+
+def test_quick_replaces_no_comparison(tmp_path, capsys):
+    words = ["--only", "GTP", "--hidden-dim", 16, "--out", tmp_path]
+    for _ in range(2):
+        assert call("shortcut", *words, "--quick") == 0
+    assert call("shortcut", *words, "--num-updates", 8, "--seeds", 1) == 0
+    before = (tmp_path / "shortcut.json").read_bytes()
+    capsys.readouterr()
+    assert call("shortcut", *words, "--quick") == 1
+    words = "shortcut.json is of 8 updates; give --quick another --out"
+    assert words in capsys.readouterr().err
+    assert (tmp_path / "shortcut.json").read_bytes() == before
+
+
 # ---- what was measured -------------------------------------------------------------------------
 
 MEASURING = {  # where the measuring of a script begins, and what it is to be asked

@@ -6,7 +6,9 @@ import importlib
 import json
 import os
 import pwd
+import signal
 import sys
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
@@ -505,6 +507,43 @@ def test_a_finished_run_says_that_it_has_ended(script, small, tmp_path, capsys):
     capsys.readouterr()
     assert script.train(script.resume_args(tmp_path / "run"))["exit_code"] == 0
     assert f"{tmp_path}/run has ended at update 1: nothing to train" in capsys.readouterr().err
+
+
+@every_script
+def test_a_resume_of_an_ended_run_changes_nothing_that_it_recorded(script, small, tmp_path):
+    """Where only results.json is still to be finished, a resume finishes it."""
+    first = script.train(small(script=script, num_updates=2))
+    file = tmp_path / "run" / "results.json"
+    elsewhere = first | {"machine": "another", "milliseconds_per_action": 7.0, "updated": 1}
+    file.write_text(json.dumps(elsewhere))
+    before = file.read_bytes()
+    args = replace(script.resume_args(tmp_path / "run"), num_threads=2, tensorboard=True)
+    assert script.train(args) == json.loads(before)
+    assert file.read_bytes() == before and not list((tmp_path / "run").glob("events*"))
+    file.write_text(json.dumps(elsewhere | {"status": "running"}))
+    script.train(args)
+    results = json.loads(file.read_text())
+    assert results["status"] == "finished" and results["args"]["num_threads"] == 2
+
+
+@every_script
+@pytest.mark.parametrize("of_the_script", [True, False])
+def test_the_way_on_is_the_scripts(script, of_the_script, small, monkeypatch, capsys):
+    """Also of a program that called train(), which has a command line of its own."""
+    name = f"{script.__name__}.py"
+    given = f"../there/{name}" if of_the_script else "mine.py"
+    monkeypatch.setattr(sys, "argv", [given])
+    update_networks = script.update_networks
+
+    def stopping(*inputs):
+        signal.raise_signal(signal.SIGTERM)
+        return update_networks(*inputs)
+
+    monkeypatch.setattr(script, "update_networks", stopping)
+    args = small(script=script)
+    script.train(args)
+    way = f"python {given if of_the_script else name} --resume {args.run_dir}"
+    assert f"interrupted; go on with: {way}" in capsys.readouterr().out
 
 
 @every_script

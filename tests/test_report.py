@@ -236,18 +236,20 @@ def test_versions_and_commands(tmp_path, plain):
         ("--num-updates 10", 20, ["resumed with `--num-updates 20`"]),
         ("--seed 1", 2_000_000, []),
         ("--seed 1", 20, ["resumed with `--num-updates 20`"]),
+        ("--quick", 20, []),
     ],
 )
 def test_a_command_says_what_a_resume_has_changed(tmp_path, words, total, more):
     """results.json keeps the first command; 2,000,000 updates are the default on the task."""
-    save(tmp_path, results(1, command=f"python gtp_offline.py {words}", num_updates=total))
+    program = "mine.py" if words == "--quick" else "gtp_offline.py"
+    save(tmp_path, results(1, command=f"python {program} {words}", num_updates=total))
     (run,) = report.load([tmp_path])
-    begun = f"`python gtp_offline.py {words}`"
+    begun = f"`python {program} {words}`"
     assert report.commands(run) == [begun, *more]
     rows, _ = report.group([run], "last")
     ((*_, shown),) = report.runs_section(rows, report.labels(rows)).parts[0].rows
     assert shown == "\n".join([begun, *more, run["file"]])
-    assert report.commands(run | {"variant": "shortcut"})[1:] == (more if "num" in words else [])
+    assert report.commands(run | {"variant": "shortcut"})[1:] == []
 
 
 # ---- tuning online -------------------------------------------------------------------------------
@@ -311,19 +313,24 @@ ENERGIES = [{"update": u, "energy_score": e} for u, e in ((10, 0.3), (20, 0.3000
 
 
 @pytest.mark.parametrize(
-    ("theirs", "bf16", "of_the_last"),
+    ("theirs", "bf16", "updated", "of_the_last"),
     [
-        (0.30001, False, True),
-        (0.300011, False, True),
-        (0.3, False, False),
-        (0.302, False, False),
-        (0.302, True, True),
+        (0.30001, False, 2e9, True),
+        (0.300011, False, 1, True),
+        (0.300011, False, 2e9, False),
+        (0.3, False, 1, False),
+        (0.302, False, 1, False),
+        (0.302, True, 1, True),
+        (0.302, True, 2e9, False),
     ],
-    ids=["same", "other device", "earlier", "between", "bf16"],
+    ids=["same", "other device", "before", "earlier", "between", "bf16", "bf16 before"],
 )
-def test_final_scores_of_another_update_are_left_out(tmp_path, plain, theirs, bf16, of_the_last):
-    """By the energy score, whatever the file's time: a copied folder has new ones."""
-    run = results(90, evaluations=ENERGIES, last=ENERGIES[1], updated=2e9, args={"bf16": bf16})
+def test_final_scores_of_another_update_are_left_out(
+    tmp_path, plain, theirs, bf16, updated, of_the_last
+):
+    """By the energy score: the same one, whatever the file's time, since a copied folder has new
+    ones; or one that is near, of another device, in a file that is no older than the run's end."""
+    run = results(90, evaluations=ENERGIES, last=ENERGIES[1], updated=updated, args={"bf16": bf16})
     save(tmp_path / "runs", run)
     file = tmp_path / "runs" / "run0" / "final_scores.json"
     file.write_text(json.dumps(FINAL | {"energy_score": theirs}))

@@ -577,6 +577,34 @@ def test_a_run_that_crashes_is_tried_twice_and_its_last_line_shown(fake, write):
     assert "failed 2 times: no luck" in known.complaints(states)[0]
 
 
+def test_a_finished_run_without_a_checkpoint_has_another_remedy(write, tmp_path):
+    """To play it again would fail for ever."""
+    job = prepare(write())[0]
+    put(job)
+    (job.run_dir / "attempts").write_text("2\n")
+    path = write(f"final_episodes = 5\n{SMALL}", "final.toml")
+    known = progress.Progress(read_sweep(path), job.run_dir.parents[3])
+    words = "\n".join(known.complaints(known.states()))
+    assert "move it away, or drop final_episodes" in words and "remove" not in words
+
+
+def test_a_resume_to_more_updates_is_the_sweeps_with_more(write):
+    """It keeps the eval_freq of fewer, which the sweep has not set."""
+    job = prepare(write())[0]
+    put(job, args={"eval_freq": job.args.eval_freq + 1})
+    prepare(write())
+    with pytest.raises(ArgumentError, match="eval_freq"):
+        prepare(write(f"{SMALL}flags.eval_freq = 7\n", "frequent.toml"))
+
+
+def test_a_run_without_a_task_has_as_deep_a_folder(write, tmp_path):
+    (tmp_path / "a.npz").touch()
+    path = write("scripts = ['gtp_bc']\ntasks = ['']\nseeds = [0]\ndata.'' = 'a.npz'\n")
+    (job,) = prepare(path, tmp_path)
+    assert str(job.run.folder) == "gtp_bc/file/default/0"
+    assert "--env-id" not in sweep.start_words(job)
+
+
 def test_a_run_that_crashed_once_is_tried_once_more(fake):
     job = fake("crash")[0]
     job.run_dir.mkdir(parents=True)

@@ -346,9 +346,16 @@ def test_the_score_is_of_the_reference_returns(root):
     assert offline_tasks.normalized_score("mujoco/pendulum/other-v0", [1.0]) is None
 
 
-def test_reference_returns_that_are_the_same_give_no_score(root):
-    write(root, ID, [], ref_min_score=5.0, ref_max_score=5.0)
-    assert offline_tasks.normalized_score(ID, [5.0, 6.0]) is None
+@pytest.mark.parametrize(
+    ("low", "high"), [(5.0, 5.0), (-150, -1500), (float("nan"), 1.0), ("-2", 1.0), (None, 1.0)]
+)
+def test_reference_returns_that_are_no_scale_give_no_score(low, high, root, capsys):
+    minari._say_once.cache_clear()
+    write(root, ID, [], ref_min_score=low, ref_max_score=high)
+    for _ in range(2):
+        assert offline_tasks.normalized_score(ID, [5.0, 6.0]) is None
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(f"{low!r} and ref_max_score {high!r} give no scale: no normalized scores")
 
 
 def test_hopper_is_not_scored_as_d4rls(root):
