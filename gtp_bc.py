@@ -1259,8 +1259,9 @@ def new_networks(args, dims, data, dataset):
     return nets
 
 
-def restore(state, nets, optimizers, generator, args):
-    """Put a checkpoint into networks, optimizers and generator -> its results."""
+def restore(state, nets, optimizers, generator, results, args):
+    """Put a checkpoint into networks, optimizers and generator -> its results, after what a new
+    run's would be."""
     nets.load_state_dict(state["nets"])
     for name, optimizer in optimizers.items():
         optimizer.load_state_dict(state["optimizers"][name])
@@ -1270,7 +1271,10 @@ def restore(state, nets, optimizers, generator, args):
         generator.manual_seed(args.seed + state["results"]["update"])
         kinds = f"{generator.device.type} after {state['device']}"
         print(f"{kinds}: no longer bit-equal, with other random numbers", file=sys.stderr)
-    return state["results"] | {"num_updates": args.num_updates}
+    now = {"num_updates": args.num_updates, "dataset": results["dataset"]}
+    if TASKS_FOLDER.is_dir():
+        now |= tasks().since_resumed(state["results"], results)
+    return results | state["results"] | now
 
 
 def save_run(nets, dims, optimizers, generator, sums, since, results, args):
@@ -1306,11 +1310,9 @@ def ended_results(args, state):
 def train(args):
     """Train, evaluate and save -> what results.json holds; InputError before training starts."""
     args, state = start(args)
-    return ended_results(args, state) or train_from(state, args)
-
-
-def train_from(state, args):
-    """The updates after a checkpoint's, or all; see train."""
+    ended = ended_results(args, state)
+    if ended:
+        return ended
     data, holdout, dataset = read_data(args, state)
     args = replace(args, run_dir=args.run_dir or new_run_dir(args))
     torch.set_num_threads(args.num_threads)
@@ -1323,8 +1325,7 @@ def train_from(state, args):
     nothing = torch.zeros((), device=args.device)
     sums, since = nothing, 0  # of the metrics since the last line of the log, which was at `since`
     if state:
-        now = tasks().since_resumed(state["results"], results) if TASKS_FOLDER.is_dir() else {}
-        results |= restore(state, nets, optimizers, generator, args) | now | {"dataset": dataset}
+        results = restore(state, nets, optimizers, generator, results, args)
         sums, since = state["sums"].to(args.device), state["since"]
     step = update_networks
     with running(args, results) as (writer, signals):

@@ -203,7 +203,7 @@ def _resolution(parts: list) -> tuple:
     return np.sqrt(np.maximum(variance, 0)), np.sqrt(rounding / count), same
 
 
-def _pieces(parts: list, rows: int = 100_000):
+def _pieces(parts: list, rows: int = 10_000):
     """The parts in float64, some rows (n, columns) at a time."""
     for part in parts:
         for start in range(0, len(part), rows):

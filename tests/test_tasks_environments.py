@@ -14,8 +14,8 @@ from offline_tasks import registry, videos
 
 ID = "Faulty-v0"
 REMEDY = (
-    "mend the environment (a run's checkpoint is kept), or train with --dataset-path alone and "
-    "evaluate later"
+    "mend the environment (what a run has saved by then is kept), or train with --dataset-path "
+    "alone and evaluate later"
 )
 
 
