@@ -1338,7 +1338,7 @@ def ended_results(args, state):
     results = tasks().ended_results(args.run_dir)
     same = {"status": "finished", "num_updates": args.num_updates}
     same["update"] = state["results"]["update"]
-    if results | same != results or results["args"]["dataset_path"] != args.dataset_path:
+    if results | same != results or results["args"].get("dataset_path") != args.dataset_path:
         return {}  # there is something to do, or the dataset's new place to record
     show_end(load_networks(state, args), results, args)
     return results
