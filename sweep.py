@@ -53,7 +53,7 @@ from typing import Annotated, Any, get_args
 import filelock
 import tyro
 
-from offline_tasks.files import replacing, sha256_of, take_any_letter
+from offline_tasks.files import is_held, replacing, sha256_of, take_any_letter
 from sweeps.progress import (
     MOST_ATTEMPTS,
     Progress,
@@ -63,8 +63,8 @@ from sweeps.progress import (
     tell_changes,
     watching,
 )
-from sweeps.reader import ArgumentError, InputError, Run, near, read_sweep
-from sweeps.slurm import array_script, make_out, submit
+from sweeps.reader import ArgumentError, InputError, Run, make_out, near, read_sweep
+from sweeps.slurm import array_script, submit
 
 ROOT = Path(__file__).resolve().parent
 OWN_FLAGS = ("env_id", "seed", "run_dir", "dataset_path", "resume")  # which a sweep sets itself
@@ -311,15 +311,6 @@ def score_command(job):
 
 
 # ------------------------------------------- the worker -------------------------------------------
-
-
-def is_held(lock):
-    """Whether another process has a lock."""
-    try:
-        with filelock.FileLock(lock, timeout=0):
-            return False
-    except filelock.Timeout:
-        return True
 
 
 def work(job, signals, gpu=None) -> bool:

@@ -10,7 +10,6 @@ its own command goes on with it.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import math
 import os
@@ -23,7 +22,6 @@ from functools import lru_cache
 from pathlib import Path
 from signal import SIGINT
 
-import filelock
 import numpy as np
 import paper
 import torch
@@ -35,8 +33,8 @@ sys.path.insert(0, str(ROOT))
 import gtp_offline  # noqa: E402
 import idle_flags  # noqa: E402
 from evaluate import ARGUMENT_ERRORS  # noqa: E402
-from offline_tasks.files import make_folder, take_any_letter  # noqa: E402
-from sweeps.reader import ArgumentError  # noqa: E402
+from offline_tasks.files import is_held, sha256_of, take_any_letter  # noqa: E402
+from sweeps.reader import ArgumentError, make_out  # noqa: E402
 
 # Arguments that say where and how something runs; a finished run serves any of them
 EQ_14 = {  # weights and critic as the paper's Eqs. 14 and 16 have them, whatever the defaults
@@ -118,14 +116,6 @@ def check_out(out: str | Path) -> None:
         raise ArgumentError(f"--out {out}: {nearest} is no folder; name a folder")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise ArgumentError(f"--out {out}: {nearest} may not be written to; name another folder")
-
-
-def make_out(out: str | Path) -> None:
-    """Make the folder --out, before hours are spent on what goes there; ArgumentError if it cannot
-    be made or written to."""
-    fault = make_folder(out)
-    if fault:
-        raise ArgumentError(f"--out {out}: {fault}")
 
 
 def check_least(options, least: dict[str, int]) -> None:
@@ -369,17 +359,6 @@ def check_free(folder: Path, args, title: str = "", script=gtp_offline) -> dict:
     return results | {"run_dir": str(folder)}
 
 
-def is_held(lock: Path) -> bool:
-    """Whether another process has a run directory's lock."""
-    if not lock.exists():
-        return False
-    try:
-        with filelock.FileLock(lock, timeout=0):
-            return False
-    except filelock.Timeout:
-        return True
-
-
 def check_grid(variants: dict[str, Variant], seeds: range, options: Options) -> list[dict]:
     """What all runs of a grid will find in their folders; ValueError as of check_free."""
     found = []
@@ -451,7 +430,7 @@ def plain(value):
 def sha256(path: str) -> str:
     """Of a dataset, as results.json has it; ValueError if it cannot be read."""
     try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        return sha256_of(Path(path))
     except OSError as error:
         raise ValueError(f"--dataset-path {path} cannot be read ({error.strerror})") from error
 

@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import os
 import sys
-import tempfile
 import threading
 from pathlib import Path
 
@@ -20,17 +19,6 @@ def data_folder() -> Path:
             f"dataset folder {folder}: no home directory is known for its ~; set D4RL_DATASET_DIR "
             "to a writable folder, or pass --dataset-path FILE"
         ) from error
-
-
-def make_folder(folder) -> str:
-    """Make a folder, and try whether it can be written to: permissions do not tell of /proc or of a
-    file system that is read-only -> what is wrong and the remedy, or nothing."""
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        return f"the folder cannot be made or written to ({error.strerror}); name another"
-    return ""
 
 
 def sha256_of(path: Path) -> str:
@@ -60,6 +48,19 @@ def replacing(path):
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_held(lock: Path) -> bool:
+    """Whether another process has a lock of filelock's, as a run has in its folder."""
+    import filelock
+
+    if not lock.exists():
+        return False
+    try:
+        with filelock.FileLock(lock, timeout=0):
+            return False
+    except filelock.Timeout:
+        return True
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ import difflib
 import os
 import re
 import sys
+import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,18 @@ class InputError(ValueError):
 
 class ArgumentError(InputError):
     """A wrong argument or a wrong sweep: exit code 2 instead of 1."""
+
+
+def make_out(out) -> None:
+    """Make the folder --out, before hours are spent on what goes there, and try whether it can be
+    written to: permissions do not tell of /proc or of a file system that is read-only.
+    ArgumentError if not."""
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out).close()
+    except OSError as error:
+        fault = f"the folder cannot be made or written to ({error.strerror})"
+        raise ArgumentError(f"--out {out}: {fault}; name another") from error
 
 
 @dataclass(frozen=True)

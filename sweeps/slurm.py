@@ -8,8 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from offline_tasks.files import make_folder
-from sweeps.reader import ArgumentError, InputError
+from sweeps.reader import ArgumentError, InputError, make_out
 
 # USR1, some time before the limit, reaches this shell alone, which asks the worker to save. To a
 # preempted job Slurm sends TERM, to all that is in it, and puts it back into the queue by itself;
@@ -85,13 +84,6 @@ def ranges(numbers) -> str:
         else:
             found.append([number, number])
     return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in found)
-
-
-def make_out(out):
-    """Make the folder --out; ArgumentError where it cannot be made or written to."""
-    fault = make_folder(out)
-    if fault:
-        raise ArgumentError(f"--out {out}: {fault}")
 
 
 def submit(sweep, text, out) -> str:

@@ -15,6 +15,7 @@ from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 
+import filelock
 import numpy as np
 import pytest
 import torch
@@ -762,7 +763,7 @@ def test_a_run_of_another_process_is_refused_before_the_first_one(
     (euler / "results.json").unlink()
     monkeypatch.setattr(gtp, "train", lambda args: pytest.fail("trained"))
     grid = *EULER[:2], "score approximation", *EULER[2:]
-    with experiment.filelock.FileLock(euler / ".lock"):
+    with filelock.FileLock(euler / ".lock"):
         assert call("ode_solver", *grid, "--out", tmp_path) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line == f"error: {euler} is being trained by another process; wait for its end"
