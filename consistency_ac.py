@@ -161,39 +161,7 @@ def default_args(env_id="", dataset_path="", device="auto", num_updates=0) -> Ar
     return Args(env_id=env_id, dataset_path=dataset_path, **values)
 
 
-LARGEST = {"critic_learning_rate": 1, "gamma": 1, "eta": 1e6, "sigma_max": 1e6}
-
-
-def check_args(args):
-    """Raise ArgumentError for a value that cannot be used."""
-    check_common_args(args)
-    largest = 0.99 * min(2, args.sigma_max)  # nearer, float32 takes neighbours of the grid for one
-    if not 1e-4 <= args.sigma_min <= largest:
-        place = "[1e-4, 2), 1 % below 2 and below sigma_max"
-        raise ArgumentError(f"--sigma-min {args.sigma_min} must lie in {place}")
-    if args.sigma_max < 2 and not args.resume:
-        raise ArgumentError(f"--sigma-max is {args.sigma_max}; the sampler ends at 2, give more")
-
-
-# --- shared: input ---
-TASKS_FOLDER = Path(__file__).resolve().with_name("offline_tasks")
-
-
-class InputError(ValueError):
-    """What a person gave cannot be used; the message names it and the remedy."""
-
-
-class ArgumentError(InputError):
-    """A wrong argument: exit code 2 instead of 1."""
-
-
-def tasks():
-    """The package offline_tasks (environments, datasets, scores), which only --env-id needs."""
-    if not TASKS_FOLDER.is_dir():
-        raise ArgumentError(f"--env-id and --track need {TASKS_FOLDER}; else --dataset-path alone")
-    return import_module("offline_tasks")
-
-
+# --- shared: defaults ---
 def find_device(device):
     """auto -> cuda where there is one, else cpu; any other name as it is."""
     available = "cuda" if torch.cuda.is_available() else "cpu"
@@ -230,81 +198,6 @@ def task_defaults(env_id, device, num_updates):
     long = values.get("num_updates", Args.num_updates) > 20_000  # worth a slow start
     fast = long and values["device"] != "cpu" and torch.__version__ >= "2.11"
     return values | {"compile": fast, "cuda_graphs": fast}
-
-
-def check_device(device):
-    """Raise ArgumentError for a device that this machine does not have."""
-    known = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-    if torch.cuda.is_available():
-        known.append("cuda")
-    if device not in known:
-        found = " or ".join(known)
-        raise ArgumentError(f"--device {device} is not to be had on this machine; give {found}")
-
-
-def check_choices(args):
-    """Raise ArgumentError for a word that is none of its flag's; --help has them."""
-    for field in fields(args):
-        choices = get_args(field.type)
-        if choices and getattr(args, field.name) not in choices:
-            raise ArgumentError(f"{field.name} is none of {', '.join(choices)}")
-
-
-def check_types(args):
-    """Raise ArgumentError for what a program gave; the command line has the right types."""
-    for field in fields(args):
-        value = getattr(args, field.name)
-        kind = field.type if field.type in (bool, int, float) else str
-        if not isinstance(value, (int, float) if kind is float else kind):
-            raise ArgumentError(f"{field.name} is {value!r}; give {kind.__name__}(...)")
-
-
-def check_common_args(args):
-    """Raise ArgumentError for a value out of its range, an unknown task or an absent device."""
-    if not (args.env_id or args.dataset_path):
-        raise ArgumentError("neither --env-id nor --dataset-path is given; name one")
-    largest = {"seed": 2**63 - 1, "num_threads": 1024, "learning_rate": 1, "tau": 1} | LARGEST
-    largest["divergence_bound"] = math.inf
-    counts = ("num_", "batch_", "hidden_", "log_", "checkpoint_", "ema_every")
-    check_types(args)
-    for name, value in vars(args).items():
-        low = int(name.startswith(counts) and name != "num_holdout")
-        if name == "batch_size":  # a single row has no std(A)
-            low = 2
-        high = largest.get(name, 10**9)
-        if name.startswith("reward_"):
-            low, high = -1e12, 1e12
-        if not isinstance(value, str) and not low <= value <= high:  # also refuses NaN
-            flag = name.replace("_", "-")
-            raise ArgumentError(f"--{flag} is {value}; give a number from {low} to {high}")
-    check_choices(args)
-    if args.action_units == "env" and not args.env_id:
-        raise ArgumentError("--action-units env needs --env-id: whose units would they be?")
-    if args.env_id or args.track:
-        try:
-            tasks().check_run(args.env_id, args.track)
-        except ValueError as error:
-            raise ArgumentError(str(error)) from error
-    check_device(args.device)
-    if args.compile and torch.__version__ < "2.11":
-        raise ArgumentError(f"--compile needs PyTorch 2.11 or newer, this is {torch.__version__}")
-
-
-def parse_args(argv) -> Args:
-    """The command line, read twice: first for what the defaults depend on, then with them."""
-    words = [word for word in argv if word not in ("-h", "--help")]
-    empty = [flag for flag, value in itertools.pairwise(words) if not value]
-    empty += [word[:-1] for word in words if re.fullmatch("--[-_a-z]+=", word)]
-    for flag in empty:
-        print(f"warning: {flag} is empty, as if it were not given", file=sys.stderr)
-    start = Args(num_updates=0)  # 0: not given
-    given, unknown = tyro.cli(Args, args=words, default=start, return_unknown_args=True)
-    if {"true", "false"} & {word.lower() for word in unknown}:
-        raise ArgumentError(f"{' '.join(unknown)}: a switch takes no value; give --x or --no-x")
-    if given.resume:
-        return tyro.cli(Args, args=argv, default=resume_args(given.resume))
-    decisive = {name: getattr(given, name) for name in DECISIVE}
-    return tyro.cli(Args, args=argv, default=default_args(**decisive))
 
 
 # --- end shared ---
@@ -943,6 +836,110 @@ def select(results, args):
     return select_best(evaluations) | {"selected": selected}
 
 
+# ------------------------------------------- checks -------------------------------------------
+LARGEST = {"critic_learning_rate": 1, "gamma": 1, "eta": 1e6, "sigma_max": 1e6}
+
+
+def check_args(args):
+    """Raise ArgumentError for a value that cannot be used."""
+    check_common_args(args)
+    largest = 0.99 * min(2, args.sigma_max)  # nearer, float32 takes neighbours of the grid for one
+    if not 1e-4 <= args.sigma_min <= largest:
+        place = "[1e-4, 2), 1 % below 2 and below sigma_max"
+        raise ArgumentError(f"--sigma-min {args.sigma_min} must lie in {place}")
+    if args.sigma_max < 2 and not args.resume:
+        raise ArgumentError(f"--sigma-max is {args.sigma_max}; the sampler ends at 2, give more")
+
+
+# --- shared: input ---
+TASKS_FOLDER = Path(__file__).resolve().with_name("offline_tasks")
+
+
+class InputError(ValueError):
+    """What a person gave cannot be used; the message names it and the remedy."""
+
+
+class ArgumentError(InputError):
+    """A wrong argument: exit code 2 instead of 1."""
+
+
+def tasks():
+    """The package offline_tasks (environments, datasets, scores), which only --env-id needs."""
+    if not TASKS_FOLDER.is_dir():
+        raise ArgumentError(f"--env-id and --track need {TASKS_FOLDER}; else --dataset-path alone")
+    return import_module("offline_tasks")
+
+
+def check_device(device):
+    """Raise ArgumentError for a device that this machine does not have."""
+    known = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if torch.cuda.is_available():
+        known.append("cuda")
+    if device not in known:
+        found = " or ".join(known)
+        raise ArgumentError(f"--device {device} is not to be had on this machine; give {found}")
+
+
+def check_types(args):
+    """Raise ArgumentError for another type, which only a program can give, or an unknown word."""
+    for field in fields(args):
+        value = getattr(args, field.name)
+        kind = field.type if field.type in (bool, int, float) else str
+        if not isinstance(value, (int, float) if kind is float else kind):
+            raise ArgumentError(f"{field.name} is {value!r}; give {kind.__name__}(...)")
+        choices = get_args(field.type)  # of a Literal
+        if choices and value not in choices:
+            raise ArgumentError(f"{field.name} is none of {', '.join(choices)}")
+
+
+def check_common_args(args):
+    """Raise ArgumentError for a value out of its range, an unknown task or an absent device."""
+    if not (args.env_id or args.dataset_path):
+        raise ArgumentError("neither --env-id nor --dataset-path is given; name one")
+    largest = {"seed": 2**63 - 1, "num_threads": 1024, "learning_rate": 1, "tau": 1} | LARGEST
+    largest["divergence_bound"] = math.inf
+    counts = ("num_", "batch_", "hidden_", "log_", "checkpoint_", "ema_every")
+    check_types(args)
+    for name, value in vars(args).items():
+        low = int(name.startswith(counts) and name != "num_holdout")
+        if name == "batch_size":  # a single row has no std(A)
+            low = 2
+        high = largest.get(name, 10**9)
+        if name.startswith("reward_"):
+            low, high = -1e12, 1e12
+        if not isinstance(value, str) and not low <= value <= high:  # also refuses NaN
+            flag = name.replace("_", "-")
+            raise ArgumentError(f"--{flag} is {value}; give a number from {low} to {high}")
+    if args.action_units == "env" and not args.env_id:
+        raise ArgumentError("--action-units env needs --env-id: whose units would they be?")
+    if args.env_id or args.track:
+        try:
+            tasks().check_run(args.env_id, args.track)
+        except ValueError as error:
+            raise ArgumentError(str(error)) from error
+    check_device(args.device)
+    if args.compile and torch.__version__ < "2.11":
+        raise ArgumentError(f"--compile needs PyTorch 2.11 or newer, this is {torch.__version__}")
+
+
+def parse_args(argv) -> Args:
+    """The command line, read twice: first for what the defaults depend on, then with them."""
+    words = [word for word in argv if word not in ("-h", "--help")]
+    empty = [flag for flag, value in itertools.pairwise(words) if not value]
+    empty += [word[:-1] for word in words if re.fullmatch("--[-_a-z]+=", word)]
+    for flag in empty:
+        print(f"warning: {flag} is empty, as if it were not given", file=sys.stderr)
+    start = Args(num_updates=0)  # 0: not given
+    given, unknown = tyro.cli(Args, args=words, default=start, return_unknown_args=True)
+    if {"true", "false"} & {word.lower() for word in unknown}:
+        raise ArgumentError(f"{' '.join(unknown)}: a switch takes no value; give --x or --no-x")
+    if given.resume:
+        return tyro.cli(Args, args=argv, default=resume_args(given.resume))
+    decisive = {name: getattr(given, name) for name in DECISIVE}
+    return tyro.cli(Args, args=argv, default=default_args(**decisive))
+
+
+# --- end shared ---
 # ----------------------------------------- checkpoint -----------------------------------------
 CHANGEABLE = {"device", "seed", "num_steps", "num_candidates", "eval_actor"}  # by load_policy
 # --- shared: checkpoint ---
