@@ -782,8 +782,20 @@ def score_section(rows: list[Row], names: dict[str, str], pick: str, plans: Plan
         note += " `selected` is what the baselines' own code picks offline."
     if final:
         note += " `final` is the last policy again, over the episodes of final_scores.json."
+        note += uneven_finals(rows, names)
     note += cloning_note(rows)
     return Section("Scores by task", note, [Table(heads, table)])
+
+
+def uneven_finals(rows: list[Row], names: dict[str, str]) -> str:
+    """Which rows average over seeds that have played different numbers of final episodes."""
+    uneven = []
+    for row in rows:
+        counts = [scores.size for scores in row.finals]
+        if len(set(counts)) > 1:
+            about = f"{row.task}, {names[row.files[0]]}"
+            uneven.append(f"{about} ({min(counts)} to {max(counts)})")
+    return f" Its seeds differ in the number of episodes: {'; '.join(uneven)}." if uneven else ""
 
 
 def cloning_note(rows: list[Row]) -> str:

@@ -55,6 +55,7 @@ def load_dataset(
     parts.append(f"actions from {data['actions'].min():.4g} to {data['actions'].max():.4g}")
     data["actions"], units, bounds = to_unit(path, env_id, data["actions"], bounds, action_units)
     parts.append(f"dropped: {_dropped(arrays, len(data['rewards']))}")
+    _warn_of_rewards(path, data)
     if not normalized:
         _warn_of_scales(path, data["observations"])
     size = f"{len(data['rewards'])} transitions of {len(arrays['kept'])} rows"
@@ -91,6 +92,14 @@ def _dropped(arrays: dict, transitions: int) -> str:
     if jumps:
         texts.append(f"{jumps} jumps")
     return ", ".join(texts) or "nothing"
+
+
+def _warn_of_rewards(path, data: dict) -> None:
+    """A line where no reward and no end says which action is better."""
+    first = data["rewards"][0]
+    if np.all(data["rewards"] == first) and not data["terminals"].any():
+        what = f"every reward is {first:g} and no state is terminal"
+        say(path, f"warning: {what}, so all actions are worth the same")
 
 
 def _warn_of_scales(path, observations: np.ndarray) -> None:

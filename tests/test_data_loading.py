@@ -269,6 +269,24 @@ def test_next_observations_that_are_all_nan_are_said(load, capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize(
+    ("rewards", "terminal", "said"),
+    [
+        ([0, 0, 0, 0], 0, "every reward is 0 and no state is terminal"),
+        ([-1, -1, -1, -1], 0, "every reward is -1 and no state is terminal"),
+        ([-1, -1, -1, -1], 1, None),  # the time to the goal
+        ([0, 0, 1, 0], 0, None),
+    ],
+)
+def test_rewards_that_say_nothing_of_the_actions_are_warned_of(rewards, terminal, said, load):
+    data = numbered([0, 0, 0, terminal])
+    data["rewards"] = np.float32(rewards)
+    data["timeouts"] = np.array([0, 0, 0, 1 - terminal])
+    line = load(data)[1]
+    assert (f"{said}, so all actions are worth the same" in line) == bool(said)
+    assert ("every reward" in line) == bool(said)
+
+
 def test_nan_in_both_observations_is_no_other_order(load):
     """So the whole episode is to be cut out."""
     data = numbered([0, 0, 0, 1])

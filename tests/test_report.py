@@ -358,6 +358,16 @@ def test_final_scores_say_of_how_many_seeds_they_are(tmp_path, plain):
     assert page.rows["d4rl"][2][4] == "20.0 ± 10.0\n2 of 3 seeds"
 
 
+@pytest.mark.parametrize(("second", "said"), [([30], "GTP (1 to 3)"), ([30, 30, 30], None)])
+def test_final_scores_say_where_seeds_have_other_numbers_of_episodes(tmp_path, plain, second, said):
+    save(tmp_path / "runs", results(90, seed=0), results(90, seed=1))
+    add_final(tmp_path, run0=[10, 10, 10], run1=second)
+    text, _ = make(tmp_path)
+    differ = f"Its seeds differ in the number of episodes: {HOPPER}, {said}."
+    assert (differ in text) == bool(said)
+    assert ("number of episodes" in text) == bool(said)
+
+
 @pytest.mark.parametrize(
     "content", ["{", "[]", "3", '{"scores": []}', '{"scores": null}', '{"scores": [[1]]}',
         '{"scores": [1, null]}', '{"scores": ["x"]}', '{"other": 1}', '{"scores": [[1], 2]}',
