@@ -24,6 +24,7 @@ sections down to the update are the method; those below are what a run needs bes
 """
 
 import contextlib
+import errno
 import gc
 import hashlib
 import io
@@ -235,6 +236,8 @@ def task_defaults(env_id, device, num_updates):
         values["d4rl_semantics"] = "/" not in task
         if "/pen/" in task:  # as in Diffusion-QL's code
             values["reward_normalization"] = "std"
+        if "/" in task:  # pen and kitchen, as the paper and the baselines' code
+            values["num_eval_episodes"] = 100
     if "singletask" in task:  # as OGBench evaluates
         values |= {"num_updates": 1_000_000, "num_eval_episodes": 50}
     elif task.startswith("antmaze"):  # r' = 4 (r - 0.5), as in Diffusion-QL's code
@@ -1281,7 +1284,11 @@ def start(args):
     check_args(args)
     default = default_args(**{name: getattr(args, name) for name in DECISIVE})
     with contextlib.suppress(ModuleNotFoundError):  # where the script was copied alone
-        import_module("idle_flags").report(VARIANT or Path(__file__).stem, args, default)
+        idle_flags = import_module("idle_flags")
+        idle_flags.report(VARIANT or Path(__file__).stem, args, default)
+        for switch in [] if state else idle_flags.set_alone(args, default_args, DECISIVE):
+            has = f"default_args(..., {switch}=True) has them"
+            raise ArgumentError(f"{switch}=True lacks the values that it stands for; {has}")
     if args.tensorboard and TASKS_FOLDER.is_dir():
         tasks().check_tensorboard()
     if args.dataset_path:  # absolute: a resume may start in another folder
@@ -1361,13 +1368,13 @@ def running(args, results):
             for number in (SIGINT, SIGTERM):
                 stack.callback(signal, number, signal(number, receive))
         results["args"] = asdict(args)
+        write_results(results, args)  # before TensorBoard, whose words are worse
         if args.track:  # before the writer, which it watches
             stack.enter_context(tasks().tracking(run_dir, results["args"]))
         if args.tensorboard or args.track:
             tensorboard = import_module("torch.utils.tensorboard")  # takes a second
             writer = tensorboard.SummaryWriter(run_dir, purge_step=results["update"] + 1)
             stack.enter_context(writer)
-        write_results(results, args)
         try:
             yield writer, signals
         except Exception:
@@ -1587,7 +1594,9 @@ def main():
     try:
         return train(parse_args(sys.argv[1:]))["exit_code"]
     except (InputError, OSError, ImportError, UnicodeError) as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        full = getattr(error, "errno", None) == errno.ENOSPC
+        hint = "; what was saved is whole: make room, then --resume the run" if full else ""
+        print("error:", " ".join(str(error).split()) + hint, file=sys.stderr)
         return 2 if isinstance(error, ArgumentError) else 1
     except (MemoryError, RuntimeError) as error:
         if "allocate" not in str(error):

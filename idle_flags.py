@@ -78,6 +78,20 @@ def redraws(name: str, args) -> bool:
     return name in REDRAWN
 
 
+def set_alone(args, default_args, decisive) -> list[str]:
+    """The switches that stand for values of other flags, which default_args gives, where args of a
+    program have the switch but none of the values. decisive: the arguments of default_args."""
+    given = {name: getattr(args, name) for name in decisive}
+    meant = vars(default_args(**given))
+    alone = []
+    for switch in [name for name, value in given.items() if value is True]:
+        without = vars(default_args(**given | {switch: False}))
+        others = [name for name in meant if name != switch and meant[name] != without[name]]
+        if others and all(getattr(args, name) == without[name] for name in others):
+            alone.append(switch)
+    return alone
+
+
 def report(algorithm: str, args, default) -> None:
     """A line on stderr for each flag that is not the default's and does nothing."""
     for name, because in idle_flags(algorithm, args).items():

@@ -66,5 +66,10 @@ def say_impossible_q(results: dict, gamma: float) -> None:
     if q > bound + error:
         results["q_bound"] = bound
         reached = f"Q reaches {q:.4g}, but rewards and --gamma {gamma:g} allow {bound:.4g}"
-        remedy = "try a smaller --critic-learning-rate; gtp_offline.py has --critic-norm layer too"
-        print(f"warning: {reached}: the critic overestimates; {remedy}", file=sys.stderr)
+        why = "the critic overestimates; try a smaller --critic-learning-rate"
+        if bound < 0:  # Q is near 0 when training starts
+            why = "the critic overestimates, or is still on its way down from 0; train longer, "
+            why += "or give a smaller --reward-scale"
+        if results.get("args", {}).get("critic_norm") != "layer":
+            why += "; gtp_offline.py has --critic-norm layer too"
+        print(f"warning: {reached}: {why}", file=sys.stderr)

@@ -38,6 +38,13 @@ def test_the_tables_of_the_baselines_have_minaris_tasks():
 
 
 @pytest.mark.parametrize("task", MINARI)
+@pytest.mark.parametrize("script", [gtp_offline, gtp_bc, *BASELINES])
+def test_pen_and_kitchen_are_evaluated_over_100_episodes(script, task):
+    """As the paper says, and the code of both baselines does, of all but locomotion."""
+    assert script.default_args(f"D4RL/{task}-v2").num_eval_episodes == 100
+
+
+@pytest.mark.parametrize("task", MINARI)
 def test_how_far_apart_evaluations_are_on_minari(task):
     found = [resolved(script, f"D4RL/{task}-v2")[1] for script in BASELINES]
     first, second = (f"{every:,}" for every in found)

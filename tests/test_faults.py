@@ -126,6 +126,39 @@ def test_a_full_disk_is_one_line_and_leaves_the_checkpoint_of_before(small, monk
     assert gtp.train(gtp.resume_args(folder))["update"] == 60
 
 
+@pytest.fixture
+def writer(monkeypatch):
+    """TensorBoard's SummaryWriter, whose add_scalar can be replaced."""
+    from torch.utils import tensorboard
+
+    monkeypatch.setattr("sys.argv", ["gtp_offline.py"])
+    return tensorboard.SummaryWriter
+
+
+def test_a_disk_that_is_full_for_tensorboard_is_one_line(small, writer, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    args = small(tensorboard=True)
+    monkeypatch.setattr(writer, "add_scalar", full)
+    monkeypatch.setattr(gtp, "parse_args", lambda _: args)
+    assert gtp.main() == 1
+    errors = [line for line in capsys.readouterr().err.split("\n") if line.startswith("error")]
+    reason = "what was saved is whole: make room, then --resume the run"
+    assert errors == [f"error: [Errno 28] No space left on device; {reason}"]
+
+
+def test_a_folder_that_cannot_be_written_is_met_before_tensorboard(small, writer, monkeypatch):
+    def refused(path, _):
+        raise OSError(f"{path} cannot be written")
+
+    monkeypatch.setattr(gtp, "write_file", refused)
+    args = small(tensorboard=True)
+    with pytest.raises(OSError, match=r"results.json cannot be written"):
+        gtp.train(args)
+    assert not list(Path(args.run_dir).glob("events*"))
+
+
 def test_data_of_another_shape_or_content_are_refused_on_resume(small, tmp_path):
     gtp.train(small(num_updates=1))
     checkpoint = tmp_path / "run" / "checkpoint.pt"

@@ -1,6 +1,6 @@
 """idle_flags.py: what it calls without effect is, and what is without effect it names."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import get_args
 
 import numpy as np
@@ -101,6 +101,21 @@ def test_a_line_for_each_flag_that_is_not_the_default(script, small, capsys):
         "warning: --num-eval-episodes 3 has no effect with no --env-id",
         "warning: --cuda-graphs has no effect with --no-compile",
     ]
+
+
+@pytest.mark.parametrize(
+    ("script", "switch"), [(gtp, "literal"), (bc, "literal"), (dql, "diffusion_bc")]
+)
+def test_a_switch_without_the_values_that_it_stands_for_is_refused(script, switch, small):
+    """In a program; on the command line it brings them, and other flags still win."""
+    alone = replace(script.default_args("hopper-medium-v2", device="cpu"), **{switch: True})
+    said = rf"{switch}=True lacks .*; default_args\(..., {switch}=True\) has them"
+    with pytest.raises(script.ArgumentError, match=said):
+        script.start(alone)
+    whole = script.parse_args(["--env-id", "hopper-medium-v2", f"--{switch.replace('_', '-')}"])
+    script.start(whole)
+    other = {"literal": {"sigma_max": 5.0}, "diffusion_bc": {"grad_norm": 9.0}}[switch]
+    script.start(replace(whole, **other))
 
 
 LINES = [

@@ -52,6 +52,20 @@ def test_it_is_said_once_and_kept(capsys):
     assert results["q_bound"] == 2
 
 
+@pytest.mark.parametrize("norm", ["layer", "none", None])
+@pytest.mark.parametrize("reward", [-5.0, 5.0])
+def test_the_remedy_is_one_that_helps(reward, norm, capsys):
+    """Of steps that cost 5 each a new critic, near 0, knows nothing yet: a smaller learning rate
+    would keep it there. A layer norm is named where there is none."""
+    largest = {"going_on": reward, "ending": None}
+    results = {"losses": [{"q_max": 1e6}], "dataset": {"largest_rewards": largest}}
+    say_impossible_q(results | {"args": {"critic_norm": norm} if norm else {}}, 0.99)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert ("still on its way down from 0; train longer" in line) == (reward < 0)
+    assert ("--critic-learning-rate" in line) == (reward > 0)
+    assert ("--critic-norm layer" in line) == (norm != "layer")
+
+
 def test_runs_without_a_critic_or_of_older_versions_say_nothing(capsys):
     say_impossible_q({"losses": [{"actor": 1.0}], "dataset": {"largest_rewards": {}}}, 0.99)
     say_impossible_q({"losses": [{"q_mean": 1e9}], "dataset": {}}, 0.99)
