@@ -38,6 +38,7 @@ import pickle
 import platform
 import re
 import sys
+import tempfile
 import time
 import timeit
 import zipfile
@@ -1135,6 +1136,7 @@ def running(args, results):
         try:
             run_dir.mkdir(parents=True, exist_ok=True)
             stack.enter_context(filelock.FileLock(run_dir / ".lock", timeout=0))
+            tempfile.TemporaryFile(dir=run_dir).close()  # a lock of before needs no right to write
         except OSError as error:
             reason = f"--run-dir {run_dir} is in use or unusable; free it or name another ({error})"
             raise InputError(reason) from error
@@ -1149,13 +1151,13 @@ def running(args, results):
             for number in (SIGINT, SIGTERM):
                 stack.callback(signal, number, signal(number, receive))
         results["args"] = asdict(args)
-        write_results(results, args)  # before TensorBoard, whose words are worse
         if args.track:  # before the writer, which it watches
             stack.enter_context(tasks().tracking(run_dir, results["args"]))
         if args.tensorboard or args.track:
             tensorboard = import_module("torch.utils.tensorboard")  # takes a second
             writer = tensorboard.SummaryWriter(run_dir, purge_step=results["update"] + 1)
             stack.enter_context(writer)
+        write_results(results, args)
         try:
             yield writer, signals
         except Exception:

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import random
 import signal
+import tempfile
 import tracemalloc
 import warnings
 from dataclasses import replace
@@ -148,13 +149,15 @@ def test_a_disk_that_is_full_for_tensorboard_is_one_line(small, writer, monkeypa
     assert errors == [f"error: [Errno 28] No space left on device; {reason}"]
 
 
-def test_a_folder_that_cannot_be_written_is_met_before_tensorboard(small, writer, monkeypatch):
-    def refused(path, _):
-        raise OSError(f"{path} cannot be written")
+def test_a_folder_that_can_no_longer_be_written_is_met_before_tensorboard(small, monkeypatch):
+    """A resume, say, of a run that was made read-only: its lock can be had still."""
 
-    monkeypatch.setattr(gtp, "write_file", refused)
+    def refused(**_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refused)
     args = small(tensorboard=True)
-    with pytest.raises(OSError, match=r"results.json cannot be written"):
+    with pytest.raises(gtp.InputError, match=r"is in use or unusable; .*Permission denied"):
         gtp.train(args)
     assert not list(Path(args.run_dir).glob("events*"))
 
