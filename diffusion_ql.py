@@ -609,6 +609,8 @@ def read_rows(path):
                     arrays[key] = array.astype(np.float32, casting="same_kind")
             if "next_observations" in file:
                 print(f"dataset {path}: next rows are taken; next_observations are ignored")
+            if "masks" in file:
+                print(f"dataset {path}: masks are ignored; terminals say where a value ends")
     except Exception as error:  # h5py and zipfile raise many kinds for a damaged file
         reason = f"{name} is absent, damaged or of another kind ({type(error).__name__})"
         raise ValueError(f"dataset {path} cannot be read as HDF5 or NPZ: {reason}") from error

@@ -14,6 +14,8 @@ curves.png into --out. A machine without a package index needs the wheels before
 """
 
 import json
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -73,9 +75,10 @@ def speed_command(options: Options) -> list[str]:
 
 def training(script: str, task: str, file: str, options: Options) -> list[str]:
     """The command of a run, or of its continuation."""
-    run_dir = options.out / f"{task}__{script}"
+    run_dir = options.out / run_name(task, script)
     command = [sys.executable, str(ROOT / f"{script}.py")]
     if (run_dir / "checkpoint.pt").exists():
+        check_same(run_dir, file, options)
         return [*command, "--resume", str(run_dir)]
     values = {
         "--env-id": task,
@@ -92,6 +95,24 @@ def training(script: str, task: str, file: str, options: Options) -> list[str]:
     if options.cuda_graphs:
         command.append("--cuda-graphs")
     return command
+
+
+def check_same(run_dir: Path, file: str, options: Options) -> None:
+    """ValueError where the run in a folder was begun with another file or other options."""
+    results = run_dir / "results.json"
+    begun = json.loads(results.read_text())["args"] if results.exists() else {}
+    wanted = {"dataset_path": os.path.abspath(file)}
+    for name in ("num_updates", "device", "compile", "cuda_graphs"):
+        wanted[name] = getattr(options, name)
+    for name, value in wanted.items():
+        had = begun.get(name, value)
+        if had != value:
+            raise ValueError(f"{run_dir} is a run of {name} {had}, not {value}; give another --out")
+
+
+def run_name(task: str, script: str) -> str:
+    """The name of a run's folder and log."""
+    return f"{re.sub('[^-_.0-9a-zA-Z]', '-', task)}__{script}"
 
 
 def read(out: Path, codes: dict[str, int]) -> dict[str, dict]:
@@ -150,14 +171,17 @@ def draw(runs: dict[str, dict], path: Path) -> None:
 
 
 def trainings(options: Options) -> dict[str, list[str]]:
-    """{run: its command} for every TASK=FILE and script; ValueError for a file that is absent."""
+    """{run: its command} for every TASK=FILE and script; ValueError for a file that is absent and
+    for a task with two files."""
     commands = {}
     for pair in options.data:
         task, _, file = pair.partition("=")
         if not Path(file).is_file():
             raise ValueError(f"{pair}: give TASK=FILE with an HDF5 or NPZ file that exists")
+        if run_name(task, SCRIPTS[0]) in commands:
+            raise ValueError(f"{pair}: {task} is named twice; give each its own --out")
         for script in SCRIPTS:
-            commands[f"{task}__{script}"] = training(script, task, file, options)
+            commands[run_name(task, script)] = training(script, task, file, options)
     return commands
 
 

@@ -77,12 +77,24 @@ def read_file(path, d4rl_semantics: bool = False) -> dict:
             elif key != "timeouts":
                 either = key if key == other else f"{key} or {other}"
                 raise WrongContentError(f"it has no {either}")
+        if "masks" in file:
+            _check_masks(_read(path, file, "masks"), arrays["terminals"])
         if "next_observations" in file and not d4rl_semantics:
             arrays["next_observations"] = _read(path, file, "next_observations")
     shapes = {array.shape for key, array in arrays.items() if key.endswith("observations")}
     if "next_observations" in arrays and len(shapes) == 1 and arrays["observations"].ndim == 2:
         _look_at_order(path, arrays)  # other shapes are refused by `check_arrays`
     return arrays
+
+
+def _check_masks(masks: np.ndarray, terminals: np.ndarray) -> None:
+    """Raises WrongContentError where masks, 0 where a value ends, and terminals are no two words
+    for one: in OGBench's own dictionaries terminals are the ends of trajectories."""
+    if not np.array_equal(1 - masks.ravel(), terminals.ravel()):
+        raise WrongContentError(
+            "masks and terminals do not say the same: save 1 - masks as terminals, the terminals, "
+            "if they are the ends of trajectories, as timeouts, and no masks"
+        )
 
 
 def _opened(path):
@@ -302,6 +314,11 @@ def _check_finite(path, key: str, arrays: dict) -> None:
     first = ends[episode - 1] + 1 if episode else 0
     where = f"in {bad.sum()} rows, first in row {row}, of episode {episode}"
     remedy = f"cut out that whole episode, rows {first} to {ends[episode]}, not single rows"
+    void = (arrays["timeouts"] > 0) & ~(arrays["terminals"] > 0)  # rows that give no transition
+    if key in ("actions", "rewards") and void[bad].all():
+        remedy = "these rows timed out and give no transition: write 0 there"
+    if key in ("terminals", "timeouts") and bad.all():
+        remedy = "write 0 or 1 there"
     if "next_observations" in arrays and "ends" not in arrays:
         where = f"in {bad.sum()} rows, first in row {row}"
         remedy = "remove those rows"

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import re
 import warnings
 from pathlib import Path
 
@@ -12,6 +13,11 @@ from offline_tasks.environments import closing
 
 LEAST_LIKENESS = 0.5  # of ids, from 0 to 1
 MOST_NEAR = 4
+D4RL_ID = re.compile(
+    "(halfcheetah|hopper|walker2d)-(random|medium|expert|(medium|full)-replay|medium-expert)-v[0-2]"
+    "|antmaze-(umaze|medium|large)(-play|-diverse)?-v[0-2]"
+    "|pen-(human|cloned|expert)-v[01]|kitchen-(complete|partial|mixed)-v0"
+)
 DEFAULT_STEPS = 1000  # D4RL's usual limit, for a task that has none
 
 
@@ -199,5 +205,7 @@ def dataset_file(env_id: str, folder: Path) -> Path:
 
 
 def normalized_score(env_id: str, returns: np.ndarray) -> np.ndarray | None:
-    """D4RL's, for people who register its Adroit or Kitchen under D4RL's ids; otherwise None."""
-    return d4rl_files.normalized_score(env_id, returns)
+    """D4RL's, for people who register its Adroit or Kitchen under D4RL's very ids; None for any
+    other id."""
+    name = env_id.rpartition(":")[2]
+    return d4rl_files.normalized_score(name, returns) if D4RL_ID.fullmatch(name) else None

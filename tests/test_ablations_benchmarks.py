@@ -120,6 +120,36 @@ def test_gpus_commands_are_the_scripts(tmp_path):
     assert again[2:] == ["--resume", str(run_dir)]
 
 
+@pytest.mark.parametrize(
+    ("name", "had"),
+    [("dataset_path", "/other.npz"), ("num_updates", 20), ("device", "cuda"), ("compile", True)],
+)
+def test_gpu_goes_on_with_no_run_of_another_file_or_options(tmp_path, name, had):
+    file = tmp_path / "data.npz"
+    file.touch()
+    options = gpu.Options((f"Pendulum-v1={file}",), device="cpu", compile=False, out=tmp_path)
+    run_dir = tmp_path / "Pendulum-v1__gtp_offline"
+    run_dir.mkdir()
+    (run_dir / "checkpoint.pt").touch()
+    begun = {"dataset_path": str(file), "num_updates": options.num_updates, "device": "cpu"}
+    begun |= {"compile": False, "cuda_graphs": False}
+    (run_dir / "results.json").write_text(json.dumps({"args": begun}))
+    assert "--resume" in gpu.trainings(options)["Pendulum-v1__gtp_offline"]
+    (run_dir / "results.json").write_text(json.dumps({"args": begun | {name: had}}))
+    with pytest.raises(ValueError, match=f"is a run of {name} {had}, not .*; give another --out"):
+        gpu.trainings(options)
+
+
+def test_gpu_names_a_folder_by_any_task_and_refuses_a_task_twice(tmp_path):
+    file = tmp_path / "data.npz"
+    file.touch()
+    pair = f"mujoco/hopper/medium-v0={file}"
+    names = [f"mujoco-hopper-medium-v0__{script}" for script in gpu.SCRIPTS]
+    assert [*gpu.trainings(gpu.Options((pair,), out=tmp_path))] == names
+    with pytest.raises(ValueError, match="mujoco/hopper/medium-v0 is named twice; give each"):
+        gpu.trainings(gpu.Options((pair, pair), out=tmp_path))
+
+
 def test_gpu_refuses_a_file_that_is_absent(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["gpu.py", "task=absent", "--out", str(tmp_path / "out")])
     assert gpu.main() == 1

@@ -269,6 +269,43 @@ def test_next_observations_that_are_all_nan_are_said(load, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_masks_that_contradict_terminals_are_refused_and_the_remedy_works(load):
+    """OGBench's own dictionaries: terminals are the ends of trajectories, masks 0 at success."""
+    ends = np.array([0, 0, 1, 0, 0, 1])
+    masks = np.array([1, 0, 1, 1, 1, 1])
+    said = "masks and terminals do not say the same: save 1 - masks as terminals"
+    with pytest.raises(ValueError, match=said):
+        load(numbered(ends, masks=masks))
+    loaded = load(numbered(1 - masks, timeouts=ends))[0]
+    assert steps(loaded) == [(0, 1), (1, 2), (3, 4), (4, 5)]
+    assert loaded["terminals"].tolist() == [0, 1, 0, 0]
+    assert steps(load(numbered(ends, masks=1 - ends))[0])  # they say the same
+
+
+@pytest.mark.parametrize("key", ["actions", "rewards", "observations"])
+def test_nan_in_rows_that_give_no_transition_has_its_own_remedy(key, load):
+    """A log of T + 1 rows an episode, whose last action and reward are void; its observation is
+    what the row before leads to."""
+    data = numbered([0] * 4, timeouts=[0, 1, 0, 1])
+    data[key] = data[key].astype(np.float32)
+    data[key][1::2] = np.nan
+    remedy = "these rows timed out and give no transition: write 0 there"
+    if key == "observations":
+        remedy = "cut out that whole episode, rows 0 to 1"
+    with pytest.raises(ValueError, match=f"{key} has NaN or infinity in 2 rows.*; {remedy}"):
+        load(data)
+    data[key][1::2] = 0
+    load(data)
+    data[key][:] = np.nan  # also in rows that do
+    with pytest.raises(ValueError, match="cut out that whole episode"):
+        load(data)
+
+
+def test_timeouts_that_are_all_nan_are_to_be_replaced(load):
+    with pytest.raises(ValueError, match=r"timeouts has NaN .*; write 0 or 1 there"):
+        load(numbered([0, 0, 1], timeouts=[np.nan, np.nan, np.nan]))
+
+
 @pytest.mark.parametrize(
     ("rewards", "terminal", "said"),
     [

@@ -161,6 +161,23 @@ def test_normalized_score():
     assert score("Pendulum-v1", [1.0]) is None
 
 
+@pytest.mark.parametrize("module", ["", "mypackage.envs:"])
+@pytest.mark.parametrize(
+    ("env_id", "score"),
+    [
+        ("kitchen-mixed-v0", 25),
+        ("kitchen-stove-v0", None),
+        ("pen-mine-v0", None),
+        ("hopper-full-replay-v2", pytest.approx(100 * 21.272305 / 3254.572305)),
+        ("hopper-medium-v5", None),
+        ("antmaze-mine-v0", None),
+    ],
+)
+def test_an_own_environment_has_a_score_under_d4rls_very_id_alone(module, env_id, score):
+    """Of the hopper (1 + 20.272305) / (3234.3 + 20.272305)."""
+    assert offline_tasks.normalized_score(module + env_id, 1) == score
+
+
 def test_fix_timeouts():
     xy = np.array([[0, 0], [0.3, 0], [0, 8], [0.2, 8], [0, 0]], dtype=np.float32)
     obs = np.c_[xy, np.zeros((5, 27), np.float32)]
