@@ -357,14 +357,14 @@ def sweeps_folder(results: dict) -> Path | None:
 
 def find_sweeps(dirs, runs: list[dict], complain=warn) -> list[Progress]:
     """Every sweep whose file lies in one of the folders or where a sweep's runs do; complain(line)
-    of other files."""
-    folders = {folder.resolve(): folder for folder in map(Path, dirs)}
-    for out in filter(None, map(sweeps_folder, runs)):
-        folders[out.resolve()] = out
+    of other files. One that lies elsewhere than its runs, which have a copy, is not counted."""
+    outs = {out.resolve(): out for out in filter(None, map(sweeps_folder, runs))}
+    copies = {file.read_bytes() for out in outs.values() for file in out.glob("*.toml")}
+    folders = {folder.resolve(): folder for folder in map(Path, dirs)} | outs
     sweeps = []
-    for folder in folders.values():
+    for place, folder in folders.items():
         for file in sorted(folder.glob("*.toml")):
-            if is_foreign(file):
+            if is_foreign(file) or (place not in outs and file.read_bytes() in copies):
                 continue
             try:
                 sweeps.append(Progress(read_sweep(file), folder))

@@ -680,6 +680,20 @@ def test_missing_is_what_a_sweep_has_planned_and_what_has_no_results(tmp_path, p
     assert [row[1] for row in page.rows["other"][2:4]] == ["0\nmissing: 1, 2", "9"]
 
 
+def test_a_sweep_file_apart_from_its_runs_counts_them_once(tmp_path, plain):
+    """project/my.toml and project/out, which has a copy: all has been run that it plans."""
+    plan = 'scripts = ["gtp_offline"]\ntasks = ["hopper-medium-expert-v2"]\nseeds = [0]\n'
+    out = tmp_path / "runs" / "out"
+    folder = out / "gtp_offline" / "hopper-medium-expert-v2" / "default" / "0"
+    folder.mkdir(parents=True)
+    (folder / "results.json").write_text(json.dumps(results(90, seed=0)))
+    for place in (tmp_path / "runs", out):
+        (place / "my.toml").write_text(plan)
+    assert "waiting" not in make(tmp_path)[0]
+    (tmp_path / "runs" / "my.toml").write_text(plan + "# another\n")
+    assert "waiting (my.toml)" in make(tmp_path)[0]
+
+
 def test_a_seed_that_was_taken_out_of_the_sweep_is_named(tmp_path, plain):
     """Seed 1 was in the file when it ran."""
     folder = tmp_path / "runs"
