@@ -510,6 +510,7 @@ def summary(runs: list[dict], toy_run: bool) -> dict:
         "run_dirs": [results["run_dir"] for results in runs],
         "energy_score": {k: mean_std([by_steps.get(k) for by_steps in scores]) for k in steps},
         "normalized_score": mean_std([row.get("normalized_score") for row in last]),
+        "episodic_return": mean_std([row.get("episodic_return") for row in last]),
         "updates_per_second": mean_std([results["updates_per_second"] for results in runs]),
     }
     if toy_run:
@@ -611,22 +612,32 @@ def print_rows(heads: list[str], rows: list[list[str]]) -> None:
         print(f"| {' | '.join(row)} |")
 
 
+def measured(table: dict[str, dict]) -> tuple[str, str]:
+    """The heading and the key of what episodes have measured: of a task without a normalized score
+    their return; two empty words where none were played."""
+    for head, key in (("score", "normalized_score"), ("return", "episodic_return")):
+        if any(row.get(key) for row in table.values()):
+            return head, key
+    return "", ""
+
+
 def print_table(table: dict[str, dict], printed: dict[str, str] | None = None) -> None:
-    """Markdown: energy scores x 1000 and, where known, off-mode %, score, status, the paper's."""
+    """Markdown: energy scores x 1000 and, where known, off-mode %, score (or return), status, the
+    paper's."""
     first = next(iter(table.values()))
     steps = [*first["energy_score"]]
     off_steps = [*first.get("off_mode", ())]
-    scored = any(row["normalized_score"] for row in table.values())
+    head, key = measured(table)
     heads = ["", *(f"energy score x 1000, K={k}" for k in steps)]
     heads += [f"off-mode %, K={k}" for k in off_steps]
-    heads += ["score"] if scored else []
+    heads += [head] if head else []
     heads += ["updates/s", "status"]
     heads += ["paper"] if printed else []
     rows = []
     for title, row in table.items():
         cells = [title, *(cell(row["energy_score"].get(k), 1000) for k in steps)]
         cells += [cell(row["off_mode"].get(k), 100) for k in off_steps]
-        cells += [cell(row["normalized_score"], 1, 1)] if scored else []
+        cells += [cell(row.get(key), 1, 1)] if head else []
         cells += [cell(row["updates_per_second"]), statuses(row)]
         cells += [printed.get(title, "-")] if printed else []
         rows.append(cells)

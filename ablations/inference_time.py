@@ -228,13 +228,18 @@ def summary(times: dict[str, np.ndarray], printed: dict[str, str]) -> dict[str, 
 
 
 def score(policy: Policy, options: Arguments) -> list[float] | None:
-    """[mean, std] of the normalized scores of a trained row's policies, None of others."""
+    """[mean, std] of the normalized scores (of returns, where a task has none) of a trained row's
+    policies, None of others."""
     if not policy.trained:
         return None
     scores = []
     for act, seed in zip(policy.acts, policy.seeds, strict=True):
         row = offline_tasks.evaluate(options.env_id, act, options.num_eval_episodes, seed + 100)
-        scores.append(row["normalized_score"])
+        known = row["normalized_score"]
+        scores.append(row["episodic_return"] if known is None else known)
+    if known is None:
+        line = f"{options.env_id} has no normalized score: returns stand for it"
+        print(line, file=sys.stderr)
     return mean_std(scores)
 
 

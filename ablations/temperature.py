@@ -40,6 +40,7 @@ from experiment import (
     load_policy,
     main,
     mean_std,
+    measured,
     new_figure,
     on_toy,
     prepare,
@@ -153,6 +154,7 @@ def exact_text(row: dict, name: str, scale: float) -> str:
 
 def print_sweep(table: dict[str, dict]) -> None:
     """Markdown: one row for every eta and clip; what is unknown is '-'."""
+    head, key = measured(table)
     heads = [
         "",
         "energy score x 1000",
@@ -161,7 +163,7 @@ def print_sweep(table: dict[str, dict]) -> None:
         "exact",
         "off-mode %",
         "effective %",
-        "score",
+        head or "score",
         "status",
     ]
     rows = []
@@ -174,7 +176,7 @@ def print_sweep(table: dict[str, dict]) -> None:
             exact_text(row, "best_mode", 100),
             cell(row.get("off_mode", {}).get(STEPS), 100),
             exact_text(row, "effective_samples", 100),
-            cell(row["normalized_score"], 1, 1),
+            cell(row.get(key), 1, 1),
             statuses(row),
         ]
         rows.append(cells)

@@ -480,3 +480,21 @@ def test_a_dataset_of_the_toys_name_is_not_the_toy(tmp_path):
     options = design_choices.Arguments(out=str(tmp_path), dataset_path=str(tmp_path / "toy.npz"))
     assert experiment.on_toy(options)
     assert not experiment.on_toy(replace(options, dataset_path="mine/toy.npz"))
+
+
+@pytest.mark.parametrize(
+    ("score", "returned", "head", "number"),
+    [(50.0, 7.0, "score", "50.0 ± 0.0"), (None, -300.0, "return", "-300.0 ± 0.0")],
+)
+def test_episodes_of_a_task_without_a_score_show_their_return(
+    score, returned, head, number, capsys
+):
+    last = {"normalized_score": score, "episodic_return": returned}
+    run = {"seed": 0, "status": "finished", "run_dir": "", "updates_per_second": 1.0, "last": last}
+    table = {"this": experiment.summary([run], toy_run=False)}
+    assert table["this"]["episodic_return"] == [returned, 0]
+    for print_table in (experiment.print_table, temperature.print_sweep):
+        print_table(table)
+        heads, _, row = capsys.readouterr().out.splitlines()
+        assert f"| {head} |" in heads
+        assert f"| {number} |" in row
