@@ -203,8 +203,6 @@ def task_defaults(env_id, device, num_updates):
         values["d4rl_semantics"] = "/" not in task
         if "/pen/" in task:  # as in Diffusion-QL's code
             values["reward_normalization"] = "std"
-        if "/" in task:  # pen and kitchen, as the paper and the baselines' code
-            values["num_eval_episodes"] = 100
     if "singletask" in task:  # as OGBench evaluates
         values |= {"num_updates": 1_000_000, "num_eval_episodes": 50}
     elif task.startswith("antmaze"):  # r' = 4 (r - 0.5), as in Diffusion-QL's code
