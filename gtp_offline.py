@@ -1288,7 +1288,7 @@ def start(args):
         idle_flags = import_module("idle_flags")
         idle_flags.report(VARIANT or Path(__file__).stem, args, default)
         for switch in [] if state else idle_flags.set_alone(args, default_args, DECISIVE):
-            has = f"default_args(..., {switch}=True) has them"
+            has = f"default_args(..., {switch}=True) has them, or leave it out"
             raise ArgumentError(f"{switch}=True lacks the values that it stands for; {has}")
     if args.tensorboard and TASKS_FOLDER.is_dir():
         tasks().check_tensorboard()
