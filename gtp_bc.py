@@ -1068,9 +1068,9 @@ def start(args):
     with contextlib.suppress(ModuleNotFoundError):  # where the script was copied alone
         idle_flags = import_module("idle_flags")
         idle_flags.report(VARIANT or Path(__file__).stem, args, default)
-        for switch in [] if state else idle_flags.set_alone(args, default_args, DECISIVE):
-            has = f"default_args(..., {switch}=True) has them, or leave it out"
-            raise ArgumentError(f"{switch}=True lacks the values that it stands for; {has}")
+        fault = idle_flags.set_alone(args, default, default_args, DECISIVE)
+        if fault and not state:
+            raise ArgumentError(fault)
     if args.tensorboard and TASKS_FOLDER.is_dir():
         tasks().check_tensorboard()
     if args.dataset_path:  # absolute: a resume may start in another folder

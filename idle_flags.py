@@ -78,18 +78,18 @@ def redraws(name: str, args) -> bool:
     return name in REDRAWN
 
 
-def set_alone(args, default_args, decisive) -> list[str]:
-    """The switches that stand for values of other flags, which default_args gives, where args of a
-    program have the switch but none of the values. decisive: the arguments of default_args."""
+def set_alone(args, default, default_args, decisive) -> str:
+    """What is wrong where args of a program have a switch that stands for values of other flags and
+    none of the values, or ''. default: what default_args, whose arguments are decisive, makes of
+    them, with the values."""
     given = {name: getattr(args, name) for name in decisive}
-    meant = vars(default_args(**given))
-    alone = []
     for switch in [name for name, value in given.items() if value is True]:
         without = vars(default_args(**given | {switch: False}))
-        others = [name for name in meant if name != switch and meant[name] != without[name]]
-        if others and all(getattr(args, name) == without[name] for name in others):
-            alone.append(switch)
-    return alone
+        meant = {name for name, value in vars(default).items() if value != without[name]} - {switch}
+        if meant and all(getattr(args, name) == without[name] for name in meant):
+            has = f"default_args(..., {switch}=True) has them, or leave it out"
+            return f"{switch}=True lacks the values that it stands for; {has}"
+    return ""
 
 
 def report(algorithm: str, args, default) -> None:

@@ -32,6 +32,7 @@ from experiment import (
     make_out,
     measured_with,
     print_rows,
+    score_or_return,
     sha256,
 )
 
@@ -165,8 +166,7 @@ def play(actors: dict, critics: dict, options: Arguments) -> dict[str, dict[str,
             env_id = actor.results["env_id"]
             first_seed = options.seed + 100  # as in an evaluation
             row = offline_tasks.evaluate(env_id, act, options.num_eval_episodes, first_seed)
-            score = row["normalized_score"]
-            scores[name][other] = row["episodic_return"] if score is None else score
+            scores[name][other] = score_or_return(row)
     return scores
 
 

@@ -499,6 +499,12 @@ def mean_std(values) -> list[float] | None:
     return [float(np.mean(known)), float(np.std(known))]
 
 
+def score_or_return(row: dict) -> float:
+    """Of an evaluation the normalized score, or the return on a task that has no score."""
+    score = row["normalized_score"]
+    return row["episodic_return"] if score is None else score
+
+
 def summary(runs: list[dict], toy_run: bool) -> dict:
     """[mean, std] over the runs of one variant, of its last evaluation."""
     last = [results["last"] or {} for results in runs]

@@ -37,6 +37,7 @@ from experiment import (
     on_toy,
     prepare,
     print_rows,
+    score_or_return,
     seeds_text,
     style,
     write,
@@ -82,9 +83,7 @@ def episode_score(run_dir: str, num_steps: int, options: Options) -> float | Non
     args = json.loads((Path(run_dir) / "results.json").read_text())["args"]
     seed = args["seed"] + 100
     row = offline_tasks.evaluate(options.env_id, act, args["num_eval_episodes"], seed)
-    if row["normalized_score"] is None:
-        return row["episodic_return"]
-    return row["normalized_score"]
+    return score_or_return(row)
 
 
 def episode_scores(table: dict[str, dict], options: Options) -> None:

@@ -47,6 +47,7 @@ from experiment import (
     new_figure,
     print_rows,
     read_results,
+    score_or_return,
     style,
 )
 
@@ -232,15 +233,14 @@ def score(policy: Policy, options: Arguments) -> list[float] | None:
     policies, None of others."""
     if not policy.trained:
         return None
-    scores = []
+    rows = []
     for act, seed in zip(policy.acts, policy.seeds, strict=True):
         row = offline_tasks.evaluate(options.env_id, act, options.num_eval_episodes, seed + 100)
-        known = row["normalized_score"]
-        scores.append(row["episodic_return"] if known is None else known)
-    if known is None:
+        rows.append(row)
+    if rows[0]["normalized_score"] is None:
         line = f"{options.env_id} has no normalized score: returns stand for it"
         print(line, file=sys.stderr)
-    return mean_std(scores)
+    return mean_std(map(score_or_return, rows))
 
 
 def optional(value: float | None) -> str:

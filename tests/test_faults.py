@@ -127,21 +127,15 @@ def test_a_full_disk_is_one_line_and_leaves_the_checkpoint_of_before(small, monk
     assert gtp.train(gtp.resume_args(folder))["update"] == 60
 
 
-@pytest.fixture
-def writer(monkeypatch):
-    """TensorBoard's SummaryWriter, whose add_scalar can be replaced."""
-    from torch.utils import tensorboard
+def test_a_disk_that_is_full_for_tensorboard_is_one_line(small, monkeypatch, capsys):
+    from torch.utils.tensorboard import SummaryWriter
 
-    monkeypatch.setattr("sys.argv", ["gtp_offline.py"])
-    return tensorboard.SummaryWriter
-
-
-def test_a_disk_that_is_full_for_tensorboard_is_one_line(small, writer, monkeypatch, capsys):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     args = small(tensorboard=True)
-    monkeypatch.setattr(writer, "add_scalar", full)
+    monkeypatch.setattr(SummaryWriter, "add_scalar", full)
+    monkeypatch.setattr("sys.argv", ["gtp_offline.py"])
     monkeypatch.setattr(gtp, "parse_args", lambda _: args)
     assert gtp.main() == 1
     errors = [line for line in capsys.readouterr().err.split("\n") if line.startswith("error")]
