@@ -1068,7 +1068,7 @@ def start(args):
     with contextlib.suppress(ModuleNotFoundError):  # where the script was copied alone
         idle_flags = import_module("idle_flags")
         idle_flags.report(VARIANT or Path(__file__).stem, args, default)
-        fault = idle_flags.set_alone(args, default, default_args, DECISIVE)
+        fault = idle_flags.switch_fault(args, default, default_args, DECISIVE)
         if fault and not state:
             raise ArgumentError(fault)
     if args.tensorboard and TASKS_FOLDER.is_dir():

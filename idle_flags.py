@@ -78,17 +78,23 @@ def redraws(name: str, args) -> bool:
     return name in REDRAWN
 
 
-def set_alone(args, default, default_args, decisive) -> str:
-    """What is wrong where args of a program have a switch that stands for values of other flags and
-    none of the values, or ''. default: what default_args, whose arguments are decisive, makes of
-    them, with the values."""
+def switch_fault(args, default, default_args, decisive) -> str:
+    """What is wrong where args have a switch that stands for values of other flags and none of the
+    values, or ''; where they lack some, a line says which. default: what default_args, whose
+    arguments are decisive, makes of them, with the values."""
     given = {name: getattr(args, name) for name in decisive}
     for switch in [name for name, value in given.items() if value is True]:
         without = vars(default_args(**given | {switch: False}))
         meant = {name for name, value in vars(default).items() if value != without[name]} - {switch}
-        if meant and all(getattr(args, name) == without[name] for name in meant):
-            has = f"default_args(..., {switch}=True) has them, or leave it out"
-            return f"{switch}=True lacks the values that it stands for; {has}"
+        others = sorted(name for name in meant if getattr(args, name) != getattr(default, name))
+        values = [_words(name, getattr(args, name)) for name in others]
+        if values and len(values) == len(meant):
+            some = " ".join(values[:3] + ["..."] * (len(values) > 3))
+            has = f"leave it out, or in a program take default_args(..., {switch}=True)"
+            return f"{_words(switch, True)} has no effect with {some}; {has}"
+        if values:
+            line = f"warning: {_words(switch, True)}, but with {' '.join(values)}"
+            print(line, file=sys.stderr)
     return ""
 
 

@@ -283,9 +283,14 @@ def start_words(job):
 
 
 def resume_words(job):
-    """A resume has the run's own arguments; what it may change is given, the device found anew."""
-    free = import_module(job.run.script).FREE
-    flags = {"device": "auto"} | {k: v for k, v in job.run.flags.items() if k in free}
+    """A resume has the run's own arguments. Of those that it may change it gets the sweep's, and
+    for what the sweep no longer names the task's default; the device is found anew."""
+    script = import_module(job.run.script)
+    saved = (read_results(job.run_dir) or {}).get("args", {})
+    ours = vars(job.args)
+    changed = {name for name in script.FREE if saved.get(name, ours[name]) != ours[name]}
+    flags = {"device": "auto"} | {name: ours[name] for name in sorted(changed - {"device"})}
+    flags |= {name: value for name, value in job.run.flags.items() if name in script.FREE}
     if job.data_path:
         flags["dataset_path"] = job.data_path
     return ["--resume", str(job.run_dir), *flag_words(flags)]

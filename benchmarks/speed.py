@@ -594,6 +594,8 @@ def check(options: Options) -> None:
         raise gtp_offline.ArgumentError(
             f"--processes is {options.processes}; it must be at least 0"
         )
+    if options.processes and options.against:
+        raise gtp_offline.ArgumentError("--against does not measure --processes; give one of them")
     for flag in ("rounds", "slice"):
         count = getattr(options, flag)
         if count < 1:

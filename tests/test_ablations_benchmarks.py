@@ -90,6 +90,7 @@ def test_the_plain_loop_learns():
     [
         (["--rounds", "0"], "--rounds is 0"),
         (["--against", "nowhere"], "--against nowhere holds no gtp_offline.py"),
+        (["--against", ".", "--processes", "2"], "--against does not measure --processes"),
         (["--device", "cuda:99"], "cuda:99 is not to be had"),
     ],
 )

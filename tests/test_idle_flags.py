@@ -103,19 +103,59 @@ def test_a_line_for_each_flag_that_is_not_the_default(script, small, capsys):
     ]
 
 
-@pytest.mark.parametrize(
-    ("script", "switch"), [(gtp, "literal"), (bc, "literal"), (dql, "diffusion_bc")]
-)
-def test_a_switch_without_the_values_that_it_stands_for_is_refused(script, switch, small):
-    """In a program; on the command line it brings them, and other flags still win."""
+SWITCHES = [(gtp, "literal"), (bc, "literal"), (dql, "diffusion_bc")]
+
+
+@pytest.mark.parametrize("env_id", ["antmaze-medium-play-v0", "pointmaze-umaze-v0", ""])
+@pytest.mark.parametrize(("script", "switch"), SWITCHES)
+def test_a_switch_with_its_values_says_nothing(script, switch, env_id, capsys):
+    file = "" if env_id else "x.npz"
+    script.start(script.default_args(env_id, file, device="cpu", **{switch: True}))
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("script", "switch"), SWITCHES)
+def test_a_switch_without_the_values_that_it_stands_for_is_refused(script, switch):
+    """In a program; the command line brings them."""
     alone = replace(script.default_args("hopper-medium-v2", device="cpu"), **{switch: True})
-    said = rf"{switch}=True lacks .*; default_args\(..., {switch}=True\) has them"
+    flag = switch.replace("_", "-")
+    said = rf"--{flag} has no effect with --.*; leave .* default_args\(..., {switch}=True\)"
     with pytest.raises(script.ArgumentError, match=said):
         script.start(alone)
-    whole = script.parse_args(["--env-id", "hopper-medium-v2", f"--{switch.replace('_', '-')}"])
-    script.start(whole)
-    other = {"literal": {"sigma_max": 5.0}, "diffusion_bc": {"grad_norm": 9.0}}[switch]
-    script.start(replace(whole, **other))
+
+
+@pytest.mark.parametrize(
+    ("words", "others"),
+    [
+        (["--env-id", "hopper-medium-v2", "--eta", "3"], "--eta 3.0"),
+        (
+            ["--env-id", "hopper-medium-v2", "--eta", "3", "--num-candidates", "50"],
+            "--eta 3.0 --num-candidates 50",
+        ),
+        (["--dataset-path", "x.npz", "--eta", "3"], "--eta 3.0"),
+    ],
+)
+def test_a_switch_that_lacks_some_of_its_values_names_them(words, others, capsys):
+    """On a command line other flags win."""
+    dql.start(dql.parse_args([*words, "--diffusion-bc"]))
+    assert capsys.readouterr().err == f"warning: --diffusion-bc, but with {others}\n"
+
+
+def test_a_switch_of_which_other_flags_leave_nothing_is_refused():
+    """An own file has no clipping that it could switch off."""
+    words = ["--dataset-path", "x.npz", "--diffusion-bc", "--eta", "1", "--num-candidates", "50"]
+    said = "--diffusion-bc has no effect with --eta 1.0 --num-candidates 50; leave it out"
+    with pytest.raises(dql.ArgumentError, match=said):
+        dql.start(dql.parse_args(words))
+
+
+def test_a_switch_with_the_defaults_of_another_task_names_what_it_lacks(capsys):
+    """medium-replay has some of the switch's values at its defaults."""
+    args = gtp.default_args("hopper-medium-replay-v2", device="cpu")
+    gtp.start(replace(args, env_id="hopper-medium-v2", literal=True))
+    line = capsys.readouterr().err
+    assert line.startswith("warning: --literal, but with --consistency-loss pseudo-huber ")
+    assert "--td-target" not in line
 
 
 LINES = [

@@ -461,6 +461,15 @@ def test_a_run_that_has_saved_is_resumed_with_what_a_resume_may_change(job):
     assert sweep.next_command(job) == ["gtp_bc.py", *resume]
 
 
+def test_a_flag_that_the_sweep_no_longer_names_is_the_tasks_again_in_a_resume(job):
+    """What a resume may change; the rest makes it another run (refuse_another)."""
+    put(job, status="interrupted", args={"log_freq": 7, "tensorboard": False, "track": True})
+    (job.run_dir / "checkpoint.pt").write_bytes(b"")
+    usual = ["--log-freq", str(job.args.log_freq), "--tensorboard", "--no-track"]
+    words = sweep.next_command(job)[4:]  # behind script, --resume RUN and --device
+    assert words[:1] == ["auto"] and words[1:] == [*usual, "--checkpoint-freq", "3"]
+
+
 def test_a_finished_run_only_gets_the_scores_that_it_lacks(job):
     put(job)
     command = sweep.next_command(job)
