@@ -1096,7 +1096,8 @@ PULLS = (1, 8, 25, 50, 100, 200)  # columns of the table of tuning online
 
 def bandit_section(rows: list[Row]) -> Section:
     """What choosing among a method's policies online costs, for each task; no parts without at
-    least two policies that have final_scores.json."""
+    least two policies that have final_scores.json. Of normalized scores alone, which UCB's bonus
+    is for."""
     parts = []
     table = []
     for (task, sha256), same in by_data(rows).items():
@@ -1104,7 +1105,7 @@ def bandit_section(rows: list[Row]) -> Section:
         for row in same:
             policies.setdefault(row.method, []).extend(row.finals)
         policies = {name: known for name, known in policies.items() if len(known) > 1}
-        if not policies:
+        if not policies or measure_of(same) != "normalized_score":
             continue
         figure, axis = new_figure("episodes played online", "true mean of the chosen policy")
         axis.set_xscale("log")

@@ -53,6 +53,7 @@ from typing import Annotated, Any, get_args
 import filelock
 import tyro
 
+import offline_tasks
 from offline_tasks.files import is_held, replacing, sha256_of, take_any_letter
 from sweeps.progress import (
     MOST_ATTEMPTS,
@@ -111,7 +112,9 @@ def script_args(run, words, where):
     known = {field.name: field.type for field in fields(script.Args)}
     for name, value in run.flags.items():
         if name in OWN_FLAGS:
-            raise ArgumentError(f"{where}: `{name}` is not a flag for [flags]: the sweep sets it")
+            how = "; name the file of a task under [data]" if name == "dataset_path" else ""
+            reason = f"`{name}` is not a flag for [flags]: the sweep sets it{how}"
+            raise ArgumentError(f"{where}: {reason}")
         if name not in known:
             hint = near(name, known)
             raise ArgumentError(f"{where}: {run.script}.py has no flag `{name}`; {hint}")
@@ -177,10 +180,19 @@ def checked_jobs(sweep, out, data_paths) -> list[Job]:
         if sweep.final_episodes:  # of whose number the script is the judge
             words += ["--num-eval-episodes", str(sweep.final_episodes)]
             script_args(job.run, words, f"{sweep.path}: final_episodes")
+        check_has_data(job.run, sweep.path)
     for place, job in enumerate(jobs):
         args, warnings = checked[job.run.kind]
         jobs[place] = replace(job, args=replace(args, seed=job.run.seed), warnings=warnings)
     return jobs
+
+
+def check_has_data(run, path):
+    """ArgumentError for a task without data of its own, for which the sweep names no file."""
+    if run.data or (run.env_id and offline_tasks.benchmark(run.env_id) != "Gymnasium"):
+        return
+    reason = f"the task {run.env_id!r} has no data of its own"
+    raise ArgumentError(f"{path}: {reason}; name a file below --data DIR under [data]")
 
 
 def tell_warnings(jobs):

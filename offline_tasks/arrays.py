@@ -322,6 +322,8 @@ def _check_finite(path, key: str, arrays: dict) -> None:
     if "next_observations" in arrays and "ends" not in arrays:
         where = f"in {bad.sum()} rows, first in row {row}"
         remedy = "remove those rows"
+        if key == "next_observations" and (arrays["terminals"] > 0)[bad].all():
+            remedy = "nothing follows these rows, which are terminal: write 0 there"
         if key == "next_observations" and bad.all():
             where = "in every row"
             remedy = "leave it out where the next row is the next observation"

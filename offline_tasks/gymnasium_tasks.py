@@ -180,11 +180,14 @@ def action_bounds(env_id: str) -> np.ndarray | None:
 
 
 def bounds_of(env) -> np.ndarray | None:
-    """`action_bounds` of an environment."""
+    """`action_bounds` of an environment; rounded inwards, where float32 lacks a number of float64."""
     space = env.action_space
     if not space.is_bounded():
         return None
-    return np.float32([space.low, space.high])
+    low, high = np.float32([space.low, space.high])
+    low = np.where(low < space.low, np.nextafter(low, np.float32(np.inf)), low)
+    high = np.where(high > space.high, np.nextafter(high, np.float32(-np.inf)), high)
+    return np.array([low, high])
 
 
 def missing_bounds(env_id: str, env) -> str:

@@ -176,9 +176,11 @@ class Progress:
             state = "unscored"
         if state in ("finished", "diverged"):
             return state
+        if attempts(run_dir) >= MOST_ATTEMPTS:
+            return "failed"
         if folder in active:
             return {"running": "running", "unscored": "scoring"}.get(state, "starting")
-        return "failed" if attempts(run_dir) >= MOST_ATTEMPTS else state
+        return state
 
     def states(self, active=()):
         """{folder: state} of every run, in the sweep's order."""

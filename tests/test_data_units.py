@@ -182,6 +182,17 @@ def test_a_space_without_bounds_takes_the_unit_range(monkeypatch):
     assert offline_tasks.gymnasium_tasks.bounds_of(Recorder()).tolist() == SHIFTED.tolist()
 
 
+def test_bounds_that_float32_lacks_are_rounded_into_the_space(monkeypatch):
+    """0.1 and 0.3 are rounded up, 0.2 and -0.3 down; what float32 has stays."""
+    low, high = np.array([-0.1, -0.3, -2, 0]), np.array([0.1, 0.2, 2, 0.3])
+    space = gymnasium.spaces.Box(low, high, dtype=np.float64)
+    monkeypatch.setattr(Recorder, "action_space", space)
+    bounds = offline_tasks.gymnasium_tasks.bounds_of(Recorder())
+    assert bounds.dtype == np.float32 and all(space.contains(bound) for bound in bounds)
+    np.testing.assert_allclose(bounds, [low, high], rtol=2e-7)
+    assert bounds[:, 2].tolist() == [-2, 2] and bounds[0, 3] == 0
+
+
 HALF = gymnasium.spaces.Box(np.float32([-2, -np.inf]), np.float32([2, 3]))
 NONE = gymnasium.spaces.Box(-np.inf, np.inf, (2,))
 

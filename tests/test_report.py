@@ -275,6 +275,15 @@ def test_final_scores_are_a_column_and_a_bandits_arms(tmp_path, plain):
     assert cells(rows, "GTP-BC", "0")[2] == "5.0"  # one policy: nothing to choose
 
 
+def test_returns_are_no_bandits_arms(tmp_path, plain):
+    """The bonus of UCB is for normalized scores: on another scale it would hardly explore."""
+    row = {"update": 20, "normalized_score": None, "episodic_return": 12.0, "energy_score": 0.5}
+    task = {"env_id": "Pendulum-v1", "evaluations": [row], "last": row, "best": row}
+    save(tmp_path / "runs", *(results(0, seed=seed) | task for seed in (0, 1)))
+    add_final(tmp_path, run0=[10, 10], run1=[30])
+    assert "Tuning online" not in make(tmp_path)[0]
+
+
 def test_without_final_scores_nothing_is_said_of_them(tmp_path, plain):
     text, page = make(tmp_path, results(0, seed=0), results(0, seed=1))
     assert "final" not in page.rows["d4rl"][0]

@@ -177,6 +177,7 @@ def prepare(path, data=None):
         ("num_update = 3", "gtp_bc.py has no flag `num_update`; did you mean num_updates"),
         ("gtp_bc.eta = 3", "gtp_bc.py has no flag `eta`"),
         ("seed = 3", "`seed` is not a flag for [flags]: the sweep sets it"),
+        ("dataset_path = 'x'", "the sweep sets it; name the file of a task under [data]"),
         ("num_updates = 'many'", "gtp_bc.py: `num_updates` is 'many'; give a whole number"),
         ("num_updates = 2.5", "`num_updates` is 2.5; give a whole number"),
         ("num_updates = true", "`num_updates` is True; give a whole number"),
@@ -604,6 +605,30 @@ def test_a_resume_to_more_updates_is_the_sweeps_with_more(write):
     prepare(write())
     with pytest.raises(ArgumentError, match="eval_freq"):
         prepare(write(f"{SMALL}flags.eval_freq = 7\n", "frequent.toml"))
+
+
+@pytest.mark.parametrize("task", ["Pendulum-v1", ""])
+@pytest.mark.parametrize("script", ["gtp_bc", "gtp_offline"])
+def test_a_task_without_data_is_refused_before_anything_starts(write, tmp_path, script, task):
+    """"" would be the script's own default task."""
+    text = f"scripts = ['{script}']\ntasks = ['{task}']\nseeds = [0]\n"
+    said = f"the task '{task}' has no data of its own; name a file below --data DIR under .data.$"
+    with pytest.raises(ArgumentError, match=said):
+        prepare(write(text))
+    (tmp_path / "a.npz").touch()
+    (job,) = prepare(write(f"{text}data.'{task}' = 'a.npz'\n", "with.toml"), tmp_path)
+    assert job.data_path == str(tmp_path / "a.npz")
+
+
+def test_a_run_that_is_given_up_is_not_said_to_start(write, tmp_path):
+    """By the threads, which look at every run."""
+    jobs = prepare(write())
+    shown = progress.Progress(read_sweep(write()), tmp_path / "out")
+    jobs[0].run_dir.mkdir(parents=True)
+    folder = jobs[0].run.folder
+    assert shown.state(folder, [folder]) == "starting"
+    (jobs[0].run_dir / "attempts").write_text(f"{sweep.MOST_ATTEMPTS}\n")
+    assert shown.state(folder, [folder]) == shown.state(folder) == "failed"
 
 
 def test_a_run_without_a_task_has_as_deep_a_folder(write, tmp_path):
