@@ -164,6 +164,16 @@ def default_args(env_id="", dataset_path="", device="auto", num_updates=0) -> Ar
 
 
 # --- shared: defaults ---
+TOYS = {  # and their numbers of updates
+    "pointmaze-umaze-v0": 4_000,
+    "pointmaze-medium-v0": 6_000,
+    "pointmaze-large-v0": 12_000,
+    "pointmaze-walls-v0": 20_000,
+    "multigoal-v0": 4_000,
+    "multigoal-unequal-v0": 8_000,
+}
+
+
 def find_device(device):
     """auto -> cuda where there is one, else cpu; any other name as it is."""
     available = "cuda" if torch.cuda.is_available() else "cpu"
@@ -183,17 +193,14 @@ def task_defaults(env_id, device, num_updates):
             values["reward_normalization"] = "std"
     if "singletask" in task:  # as OGBench evaluates
         values |= {"num_updates": 1_000_000, "num_eval_episodes": 50}
-    elif task.startswith("antmaze"):  # r' = 4 (r - 0.5), as in Diffusion-QL's code
+    elif task in TASKS and task.startswith("antmaze"):  # r' = 4 (r - 0.5), as Diffusion-QL's code
         values |= {"num_updates": 1_000_000, "num_eval_episodes": 100}
         values |= {"reward_scale": 4.0, "reward_shift": -0.5}
-    elif task.startswith("pointmaze"):
-        lengths = {"umaze": 4_000, "medium": 6_000, "large": 12_000, "walls": 20_000}
-        values["num_updates"] = lengths.get(task.removeprefix("pointmaze-"), 12_000)
-        values |= {"num_eval_episodes": 100, "hidden_dim": 128}
+    elif env_id in TOYS and task.startswith("pointmaze"):
+        values |= {"num_updates": TOYS[env_id], "num_eval_episodes": 100, "hidden_dim": 128}
         values |= {"reward_scale": 4.0, "reward_shift": -0.5, "grad_norm": 2.0, "tau": 0.01}
-    elif task.startswith("multigoal"):
-        values |= {"num_updates": 8_000 if "unequal" in task else 4_000}
-        values |= {"num_eval_episodes": 1_000, "learning_rate": 1e-3}
+    elif env_id in TOYS:
+        values |= {"num_updates": TOYS[env_id], "num_eval_episodes": 1_000, "learning_rate": 1e-3}
     if num_updates:
         values["num_updates"] = num_updates
     values["device"] = find_device(device)
@@ -997,6 +1004,7 @@ def whole_archive(file):
 
 def load_checkpoint(path):
     """The state in a checkpoint or in the newest whole one of a run directory, else InputError."""
+    path = Path(os.path.expanduser(path))
     both = [path / "checkpoint.pt", path / "checkpoint.previous.pt"]
     unusable = []
     for file in both if path.is_dir() else [path]:
@@ -1073,7 +1081,7 @@ FREE |= {"checkpoint_freq", "log_freq", "tensorboard", "track", "wandb_project",
 
 def resume_args(run, state=None):
     """The saved arguments of a run (a directory or checkpoint); state: what it holds, if loaded."""
-    path = Path(run)
+    path = Path(os.path.expanduser(run))
     run_dir = path if path.is_dir() else path.parent
     saved = saved_args(state or load_checkpoint(path))
     return replace(saved, resume=str(run), run_dir=str(run_dir))
@@ -1082,11 +1090,14 @@ def resume_args(run, state=None):
 def check_resume(args, state):
     """ArgumentError where args change what a resume cannot -> the arguments to go on with."""
     saved = resume_args(args.resume, state)
+    eval_freq = args.eval_freq or saved.eval_freq
+    args = replace(args, run_dir=args.run_dir or saved.run_dir, eval_freq=eval_freq)
     changed = {key for key, value in vars(saved).items() if getattr(args, key) != value}
     refused = changed - FREE  # these a resume may change
     if refused:
         flags = [f"--{key.replace('_', '-')}" for key in sorted(refused)]
-        raise ArgumentError(f"--resume keeps the run's arguments; drop {', '.join(flags)}")
+        reason = "--resume keeps the run's arguments (a program takes them from resume_args)"
+        raise ArgumentError(f"{reason}; drop {', '.join(flags)}")
     variant = state["results"].get("variant", VARIANT)  # format 1 does not say
     if variant != VARIANT:
         command = state["results"].get("command", "what began it")
@@ -1130,8 +1141,9 @@ def start(args):
     if args.tensorboard and TASKS_FOLDER.is_dir():
         tasks().check_tensorboard()
     if args.dataset_path:  # absolute: a resume may start in another folder
-        args = replace(args, dataset_path=os.path.abspath(args.dataset_path))
-    return replace(args, eval_freq=args.eval_freq or max(1, args.num_updates // 20)), state
+        args = replace(args, dataset_path=os.path.abspath(os.path.expanduser(args.dataset_path)))
+    eval_freq = args.eval_freq or max(1, args.num_updates // 20)
+    return replace(args, run_dir=os.path.expanduser(args.run_dir), eval_freq=eval_freq), state
 
 
 def new_run_dir(args):
@@ -1165,6 +1177,7 @@ def new_results(args, dataset):
         "losses": [],
         "last": None,
         "best": None,
+        "best_by": None,
         "update": 0,
         "seconds": 0.0,
         "evaluation_seconds": 0.0,

@@ -32,6 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 import gtp_offline  # noqa: E402
 import idle_flags  # noqa: E402
+import offline_tasks  # noqa: E402
 from evaluate import ARGUMENT_ERRORS  # noqa: E402
 from offline_tasks.files import is_held, sha256_of, take_any_letter  # noqa: E402
 from sweeps.reader import ArgumentError, make_out  # noqa: E402
@@ -503,6 +504,12 @@ def score_or_return(row: dict) -> float:
     """Of an evaluation the normalized score, or the return on a task that has no score."""
     score = row["normalized_score"]
     return row["episodic_return"] if score is None else score
+
+
+def score_name(env_id: str) -> str:
+    """What `score_or_return` gives for a task: "score" or "return"."""
+    no_score = offline_tasks.normalized_score(env_id, [0.0], [0.0]) is None
+    return "return" if no_score else "score"
 
 
 def summary(runs: list[dict], toy_run: bool) -> dict:

@@ -37,6 +37,7 @@ from experiment import (
     on_toy,
     prepare,
     print_rows,
+    score_name,
     score_or_return,
     seeds_text,
     style,
@@ -53,6 +54,7 @@ METRICS = {  # of a run at every K: what the axis says, factor, digits
     "energy_score": ("held-out energy score x 1000", 1000, 0),
     "off_mode": ("actions off every mode, %", 100, 0),
     "score": ("score", 1, 1),
+    "return": ("return", 1, 1),  # of a task without a score
 }
 
 
@@ -87,8 +89,8 @@ def episode_score(run_dir: str, num_steps: int, options: Options) -> float | Non
 
 
 def episode_scores(table: dict[str, dict], options: Options) -> None:
-    """Add to each row, as `score`, {K: [mean, std]} over its runs: the last one's at every K, the
-    others' at their own, because episodes take their time."""
+    """Add to each row, as `score` or `return`, {K: [mean, std]} over its runs: the last one's at
+    every K, the others' at their own, because episodes take their time."""
     for k, title in TITLES.items():
         if title not in table:
             continue
@@ -96,7 +98,7 @@ def episode_scores(table: dict[str, dict], options: Options) -> None:
         scores = {}
         for j in STEPS if k == LAST else (k,):
             scores[str(j)] = mean_std([episode_score(folder, j, options) for folder in run_dirs])
-        table[title]["score"] = scores
+        table[title][score_name(options.env_id)] = scores
 
 
 def curves(table: dict[str, dict]) -> dict[str, dict[str, dict]]:

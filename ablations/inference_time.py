@@ -47,6 +47,7 @@ from experiment import (
     new_figure,
     print_rows,
     read_results,
+    score_name,
     score_or_return,
     style,
 )
@@ -237,9 +238,6 @@ def score(policy: Policy, options: Arguments) -> list[float] | None:
     for act, seed in zip(policy.acts, policy.seeds, strict=True):
         row = offline_tasks.evaluate(options.env_id, act, options.num_eval_episodes, seed + 100)
         rows.append(row)
-    if rows[0]["normalized_score"] is None:
-        line = f"{options.env_id} has no normalized score: returns stand for it"
-        print(line, file=sys.stderr)
     return mean_std(map(score_or_return, rows))
 
 
@@ -248,11 +246,11 @@ def optional(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
-def print_policies(table: dict[str, dict]) -> None:
-    """Markdown: a row for every policy."""
+def print_policies(table: dict[str, dict], env_id: str) -> None:
+    """Markdown: a row for every policy, with its score or return on a task."""
     scored = any(row["score"] for row in table.values())
     heads = ["", "ms per action (quartiles)", "ratio", "paper: ms", "ratio", "weights"]
-    heads += ["score"] if scored else []
+    heads += [score_name(env_id)] if scored else []
     rows = []
     for title, row in table.items():
         ms, low, high = row["milliseconds"]
@@ -352,7 +350,7 @@ def run(options: Arguments) -> None:
         "variants": table,
     }
     gtp_offline.write_json(path.with_suffix(".json"), content)
-    print_policies(table)
+    print_policies(table, options.env_id)
     draw(table, path, f"One action for one observation, {where}")
     print(f"{path.with_suffix('.json')}, {path}")
 

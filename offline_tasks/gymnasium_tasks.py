@@ -180,7 +180,7 @@ def action_bounds(env_id: str) -> np.ndarray | None:
 
 
 def bounds_of(env) -> np.ndarray | None:
-    """`action_bounds` of an environment; rounded inwards, where float32 lacks a number of float64."""
+    """`action_bounds` of an environment, rounded inwards where float32 lacks a float64."""
     space = env.action_space
     if not space.is_bounded():
         return None

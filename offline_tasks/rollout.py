@@ -45,10 +45,13 @@ def play(env_id: str, act, num_episodes: int, seed: int) -> dict:
 
     def policy(obs):
         actions = np.asarray(act(np.asarray(obs, dtype=np.float32)))
-        if actions.shape != (len(obs), action_dim) or not np.isfinite(actions).all():
+        what = f"the policy gave actions of shape {actions.shape} for {env_id!r}"
+        if actions.shape != (len(obs), action_dim):
+            raise ValueError(f"{what}: {(len(obs), action_dim)} is needed")
+        if not np.isfinite(actions).all():
             raise ValueError(
-                f"the policy gave actions of shape {actions.shape} for {env_id!r}: "
-                f"{(len(obs), action_dim)} and finite numbers are needed"
+                f"{what} that are not finite: it has diverged; train it with a smaller "
+                "--learning-rate, --critic-learning-rate or --reward-scale"
             )
         return actions
 

@@ -262,6 +262,29 @@ def test_curves_take_every_k_from_one_run_and_from_its_own():
     assert [*once_alone.values()] == [once]
 
 
+@pytest.mark.parametrize(
+    ("env_id", "name"),
+    [
+        ("hopper-medium-v2", "score"),
+        ("multigoal-v0", "score"),
+        ("antmaze-large-navigate-singletask-v0", "score"),
+        ("Pendulum-v1", "return"),
+        ("Hopper-v5", "return"),
+    ],
+)
+def test_what_a_task_is_measured_by_has_its_name(env_id, name, tmp_path, monkeypatch, capsys):
+    assert experiment.score_name(env_id) == name
+    monkeypatch.setattr(horizon, "episode_score", lambda *given: 7.0)
+    table = {horizon.TITLES[5]: {"run_dirs": ["a"]}}
+    horizon.episode_scores(table, horizon.Arguments(env_id=env_id))
+    horizon.print_curves(horizon.curves(table), {})
+    assert f"| {name}, trained once, K = 5 |" in capsys.readouterr().out
+    row = {"milliseconds": [1, 1, 1], "ratio": [1], "paper_milliseconds": None}
+    row |= {"paper_ratio": None, "trained": True, "score": [7.0, 0.0]}
+    inference_time.print_policies({"a": row}, env_id)
+    assert f"| weights | {name} |" in capsys.readouterr().out
+
+
 def test_returns_at_every_k_are_those_of_the_loaded_policy(tmp_path, capsys):
     argv = ("--quick", "--out", tmp_path, "--env-id", "multigoal-v0", "--num-updates", "20")
     assert call(horizon, *argv, "--num-eval-episodes", "40") == 0

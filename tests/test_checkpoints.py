@@ -354,6 +354,37 @@ def test_a_resume_changes_these_arguments_and_refuses_all_others_by_name(name, a
         script.check_resume(changed, state)
 
 
+@pytest.mark.parametrize("name", FAMILY)
+def test_a_program_need_not_repeat_what_it_never_gave(name, run):
+    """The folder and eval_freq, which a new run finds by itself; its other arguments it must."""
+    script = FAMILY[name]
+    saved = script.resume_args(run(script))
+    state = script.load_checkpoint(run(script))
+    args = replace(saved, run_dir="", eval_freq=0, num_updates=saved.num_updates + 1)
+    assert script.check_resume(args, state) == replace(saved, num_updates=saved.num_updates + 1)
+    bare = script.Args(resume=saved.resume)
+    with pytest.raises(script.ArgumentError, match=r"\(a program takes them from resume_args\)"):
+        script.check_resume(bare, state)
+
+
+def test_a_home_that_no_shell_has_named_is_found(small, tmp_path, monkeypatch):
+    """--run-dir=~/x reaches a script as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    args = small(num_updates=2)
+    path = Path(args.dataset_path)
+    link = tmp_path / path.name
+    if link != path:
+        link.symlink_to(path)
+    gtp.train(replace(args, run_dir="~/own", dataset_path=f"~/{path.name}"))
+    assert (tmp_path / "own" / "checkpoint.pt").is_file()
+    gtp.train(replace(gtp.resume_args("~/own"), num_updates=3))
+    saved = json.loads((tmp_path / "own" / "results.json").read_text())
+    assert (saved["update"], saved["args"]["run_dir"]) == (3, str(tmp_path / "own"))
+    assert saved["args"]["dataset_path"] == str(link)
+    assert gtp.load_policy("~/own")(np.zeros(3)).shape == (2,)
+    assert not Path("~").exists()
+
+
 def test_every_refused_argument_is_named(run, program):
     code, errors = program("--resume", run(), "--eta", "2", "--tau", "0.5", "--log-freq", "1")
     assert code == 2

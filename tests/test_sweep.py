@@ -610,7 +610,7 @@ def test_a_resume_to_more_updates_is_the_sweeps_with_more(write):
 @pytest.mark.parametrize("task", ["Pendulum-v1", ""])
 @pytest.mark.parametrize("script", ["gtp_bc", "gtp_offline"])
 def test_a_task_without_data_is_refused_before_anything_starts(write, tmp_path, script, task):
-    """"" would be the script's own default task."""
+    """ "" would be the script's own default task."""
     text = f"scripts = ['{script}']\ntasks = ['{task}']\nseeds = [0]\n"
     said = f"the task '{task}' has no data of its own; name a file below --data DIR under .data.$"
     with pytest.raises(ArgumentError, match=said):

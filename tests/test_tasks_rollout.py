@@ -125,9 +125,16 @@ def test_evaluate_closes_its_environments_even_if_the_policy_fails(monkeypatch):
     assert len(closed) == 6
 
 
-@pytest.mark.parametrize("bad", [np.zeros((3, 2)), np.full((4, 2), np.nan), np.zeros(4)])
-def test_evaluate_refuses_what_is_no_batch_of_actions(bad):
-    with pytest.raises(ValueError, match=r"\(4, 2\)"):
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (np.zeros((3, 2)), r"shape \(3, 2\) for 'multigoal-v0': \(4, 2\) is needed"),
+        (np.full((4, 2), np.nan), r"shape \(4, 2\) .* not finite: it has diverged"),
+        (np.zeros(4), r"shape \(4,\) for 'multigoal-v0': \(4, 2\) is needed"),
+    ],
+)
+def test_evaluate_refuses_what_is_no_batch_of_actions(bad, said):
+    with pytest.raises(ValueError, match=said):
         evaluate("multigoal-v0", lambda obs: bad, 4, seed=0)
     with pytest.raises(ValueError, match="num_episodes is 0"):
         evaluate("multigoal-v0", lambda obs: bad, 0, seed=0)

@@ -898,6 +898,17 @@ def test_pen_and_kitchen_have_the_baselines_values(script, number):
 def test_no_other_task_has_values_of_its_own(script):
     named = {task.rpartition("-v")[0] for task in TASKS}
     assert set(script.TASKS) == named | {f"D4RL/{task}" for task in MINARI}
+    assert script.TOYS.keys() == offline_tasks.toys.TOYS.keys()
+
+
+@pytest.mark.parametrize("script", FAMILY)
+@pytest.mark.parametrize(
+    "env_id", ["antmaze-giant", "pointmaze-open", "multigoal-mine", "my-hopper-medium-replay"]
+)
+def test_own_environments_get_nothing_of_their_namesakes(script, env_id):
+    args = script.default_args(env_id=f"{env_id}-v0", dataset_path="f", device="cpu")
+    general = script.default_args(dataset_path="f", device="cpu")
+    assert args == replace(general, env_id=f"{env_id}-v0")
 
 
 @pytest.mark.parametrize("script", FAMILY)
