@@ -156,7 +156,8 @@ def default_args(env_id="", dataset_path="", device="auto", num_updates=0) -> Ar
     """A task's arguments (multigoal-v0's with neither id nor file); 0 updates: the task's."""
     env_id = env_id or ("" if dataset_path else "multigoal-v0")
     values = task_defaults(env_id, device, num_updates)
-    if env_id.startswith(("halfcheetah-", "hopper-", "walker2d-")):
+    task = env_id.rpartition("-v")[0]
+    if task in TASKS and task.startswith(("halfcheetah", "hopper", "walker2d")):
         values["eval_freq"] = values.get("num_updates", 0) // 40  # as there, every 50,000
     if env_id == "multigoal-v0":
         values |= {"eta": 0.0, "num_candidates": 1}  # Fig. 7 compares cloning

@@ -903,11 +903,13 @@ def test_no_other_task_has_values_of_its_own(script):
 
 @pytest.mark.parametrize("script", FAMILY)
 @pytest.mark.parametrize(
-    "env_id", ["antmaze-giant", "pointmaze-open", "multigoal-mine", "my-hopper-medium-replay"]
+    "env_id",
+    ["antmaze-giant", "pointmaze-open", "multigoal-mine", "my-hopper-medium-replay", "hopper-mine"],
 )
 def test_own_environments_get_nothing_of_their_namesakes(script, env_id):
-    args = script.default_args(env_id=f"{env_id}-v0", dataset_path="f", device="cpu")
-    general = script.default_args(dataset_path="f", device="cpu")
+    given = {"dataset_path": "f", "device": "cpu", "num_updates": 4_000}
+    args = script.default_args(env_id=f"{env_id}-v0", **given)
+    general = script.default_args(**given)
     assert args == replace(general, env_id=f"{env_id}-v0")
 
 
