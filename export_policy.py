@@ -93,11 +93,11 @@ def export(run: Path, num_steps: int | None = None) -> tuple[dict[str, np.ndarra
     check_arrays(arrays, run, state["results"]["update"])
     arrays["action_bounds"] = np.float32(state["results"]["dataset"]["action_bounds"])
     if script is gtp_offline and args.num_candidates > 1:
-        print(
-            f"{run} chooses among {args.num_candidates} actions by its critic, the export samples "
-            f"one and has no critic: `python evaluate.py {run} --num-candidates 1` scores that",
-            file=sys.stderr,
-        )
+        what = f"{run} chooses among {args.num_candidates} actions by its critic"
+        line = f"{what}, the export samples one and has no critic"
+        if args.env_id:
+            line += f": `python evaluate.py {run} --num-candidates 1` scores that"
+        print(line, file=sys.stderr)
     return arrays, ACT.format(source=f"{script.__name__}.py", steps=steps)
 
 

@@ -47,6 +47,7 @@ IDLE = {
         *EVERY,
         *BASELINE,
         ({"eta": 0, "num_candidates": 1}, ["q_norm"]),
+        ({"num_updates": range(50_001)}, ["schedule"]),  # its first period is not over by then
     ],
 }
 REDRAWN = ("num_value_samples", "td_target")  # what these sample is drawn, used or not
@@ -56,11 +57,21 @@ def idle_flags(algorithm: str, args) -> dict[str, str]:
     """{flag of Args that does nothing: because of what}, of a script; {} for other names."""
     reasons = {}
     for values, names in IDLE.get(algorithm, []):
-        if all(getattr(args, name) == value for name, value in values.items()):
-            because = " ".join(_words(name, value) for name, value in values.items())
+        if all(_fits(getattr(args, name), value) for name, value in values.items()):
+            because = " ".join(_reason(args, name, value) for name, value in values.items())
             for name in names:
                 reasons.setdefault(name, f"with {because}" if because else f"in {algorithm}.py")
     return reasons
+
+
+def _fits(value, wanted) -> bool:
+    """Whether a value is the wanted one, or in a range of them."""
+    return value in wanted if isinstance(wanted, range) else value == wanted
+
+
+def _reason(args, name: str, wanted) -> str:
+    """The wanted value as it is given or, of a range, the one that args have."""
+    return _words(name, getattr(args, name) if isinstance(wanted, range) else wanted)
 
 
 def _words(name: str, value) -> str:
@@ -106,3 +117,6 @@ def report(algorithm: str, args, default) -> None:
             but = ", but on the random numbers" if redraws(name, args) else ""
             line = f"warning: {_words(name, value)} has no effect {because}{but}"
             print(line, file=sys.stderr)
+    if 0 < args.num_updates < args.eval_freq:
+        line = f"warning: --eval-freq {args.eval_freq} is beyond --num-updates {args.num_updates}"
+        print(f"{line}: the only evaluation is the last update's", file=sys.stderr)

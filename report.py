@@ -190,7 +190,7 @@ def check(results: dict) -> None:
         if not isinstance(results[key], kind):
             raise ValueError(f"{key} is {results[key]}")
     if results["algorithm"] not in METHODS:
-        raise ValueError(f"algorithm is {results['algorithm']}")
+        raise ValueError(f"of {results['algorithm']}.py, which is not known here")
     for key in ("path", "sha256"):
         if not isinstance(results["dataset"].get(key), str):
             raise ValueError(f"dataset is {results['dataset']}")
@@ -699,11 +699,13 @@ def by_data(rows: list[Row]) -> dict[tuple[str, str], list[Row]]:
 
 
 def sweeps_variant(row: Row) -> str:
-    """The name that a sweep has given a row, or ''."""
-    if sweeps_folder(row.runs[0]) is None:
-        return ""
-    variant = Path(row.files[0]).parents[1].name
-    return variant if variant != "default" else ""
+    """The name that a sweep has given a row, or ''. Runs of other folders may be beside a sweep's
+    in it."""
+    for run, file in zip(row.runs, row.files, strict=True):
+        variant = Path(file).parents[1].name
+        if sweeps_folder(run) is not None and variant != "default":
+            return variant
+    return ""
 
 
 def labels(rows: list[Row]) -> dict[str, str]:

@@ -55,6 +55,7 @@ import tyro
 
 import offline_tasks
 from offline_tasks.files import is_held, replacing, sha256_of, take_any_letter
+from offline_tasks.provenance import code_changed
 from sweeps.progress import (
     MOST_ATTEMPTS,
     Progress,
@@ -202,6 +203,20 @@ def tell_warnings(jobs):
         print(line, file=sys.stderr)
 
 
+def tell_other_code(jobs):
+    """A line for each script that has changed since it made runs that have ended: they stay."""
+    made = {}
+    for job in jobs:
+        results = read_results(job.run_dir) or {}
+        ended = results.get("status") in ("finished", "diverged")
+        if ended and code_changed(results, ROOT / f"{job.run.script}.py"):
+            made.setdefault(job.run.script, []).append(job.run_dir)
+    for script, folders in made.items():
+        what = f"{script}.py has changed since runs of it have ended ({len(folders)})"
+        line = f"warning: {what}; to train one anew, remove its folder: {folders[0]}"
+        print(line, file=sys.stderr)
+
+
 def data_files(sweep, data):
     """For each run the file of its task below --data, '' where the sweep names none; where it names
     none at all, that is said."""
@@ -323,6 +338,8 @@ def next_command(job) -> list[str]:
 def score_command(job):
     """Plays the final episodes of a finished run."""
     flags = {"num_eval_episodes": job.final_episodes, "device": "auto"}
+    if job.data_path:
+        flags["dataset_path"] = job.data_path
     flags["out"] = job.run_dir / "final_scores.json"
     return ["evaluate.py", str(job.run_dir), *flag_words(flags)]
 
@@ -499,6 +516,7 @@ def run(options) -> int:
     sweep, jobs = load(options)
     slots = gpu_slots(options, len(jobs))
     tell_warnings(jobs)
+    tell_other_code(jobs)
     if options.dry_run:
         print_commands(jobs)
         return 0
@@ -535,10 +553,19 @@ def slurm(options) -> int:
     options.data = options.data.resolve() if options.data else None
     sweep, jobs = load(options)
     tell_warnings(jobs)
-    left = [index for index, job in enumerate(jobs) if next_command(job)]
+    tell_other_code(jobs)
+    progress = Progress(sweep, options.out)
+    failed = {run: state for run, state in progress.states().items() if state == "failed"}
+    for line in progress.complaints(failed):
+        print(line, file=sys.stderr)
+    left = [
+        index
+        for index, job in enumerate(jobs)
+        if next_command(job) and job.run.folder not in failed
+    ]
     if not left:
         print(f"nothing is left to do of the {len(jobs)} runs of {sweep.path}")
-        return 0
+        return 1 if failed else 0
     text = array_script(sweep, left, options)
     if options.dry_run:
         print(text, end="")

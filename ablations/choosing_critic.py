@@ -98,7 +98,10 @@ def check_runs(actors: dict, critics: dict[str, Trained], options: Arguments) ->
     for run in runs.values():
         tasks.add(run.results["env_id"])
         datasets.add(run.results["dataset"]["sha256"])
-    if len(tasks) > 1 or len(datasets) > 1 or None in tasks:
+    if None in tasks:
+        alone = [folder for folder, run in runs.items() if run.results["env_id"] is None]
+        raise ArgumentError(f"{alone[0]} has no task to play; give runs with --env-id")
+    if len(tasks) > 1 or len(datasets) > 1:
         raise ArgumentError(f"{', '.join(runs)}: give runs of one task and one dataset")
     file = options.dataset_path
     if file and sha256(file) not in datasets:

@@ -35,6 +35,7 @@ import idle_flags  # noqa: E402
 import offline_tasks  # noqa: E402
 from evaluate import ARGUMENT_ERRORS  # noqa: E402
 from offline_tasks.files import is_held, sha256_of, take_any_letter  # noqa: E402
+from offline_tasks.provenance import code_changed  # noqa: E402
 from sweeps.reader import ArgumentError, make_out  # noqa: E402
 
 # Arguments that say where and how something runs; a finished run serves any of them
@@ -96,6 +97,15 @@ class Variant:
     replaced: dict[str, Callable] = field(default_factory=dict)
     table: int = 0  # the paper's table that it belongs to; 0: none
     row: str = ""  # what that table calls it; empty: it is not there
+
+    @property
+    def file(self) -> Path | None:
+        """Where the functions are that it replaces."""
+        if not self.replaced:
+            return None
+        function = next(iter(self.replaced.values()))
+        function = getattr(function, "func", function)  # of a partial
+        return Path(sys.modules[function.__module__].__file__)
 
 
 class StoppedError(ValueError):
@@ -360,6 +370,18 @@ def check_free(folder: Path, args, title: str = "", script=gtp_offline) -> dict:
     return results | {"run_dir": str(folder)}
 
 
+def tell_other_code(results: dict, variant: Variant, script=gtp_offline) -> None:
+    """A line where a run that is there was made by other code than it would be now."""
+    changed = []
+    if code_changed(results, Path(script.__file__)):
+        changed.append(f"{script.__name__}.py")
+    if variant.file and code_changed(results, variant.file, "ablation_sha256"):
+        changed.append(variant.file.name)
+    if changed:
+        what = f"{' and '.join(changed)} changed since {results['run_dir']} was made"
+        print(f"warning: {what}; remove that folder to train it anew", file=sys.stderr)
+
+
 def check_grid(variants: dict[str, Variant], seeds: range, options: Options) -> list[dict]:
     """What all runs of a grid will find in their folders; ValueError as of check_free."""
     found = []
@@ -368,6 +390,7 @@ def check_grid(variants: dict[str, Variant], seeds: range, options: Options) -> 
             folder = run_folder(title, seed, options)
             args = replace(arguments(variant, seed, options), run_dir=str(folder))
             found.append(check_free(folder, args, title))
+            tell_other_code(found[-1], variant)
     return found
 
 
@@ -396,6 +419,10 @@ def train(title: str, variant: Variant, args) -> None:
     if args.compile:
         torch._dynamo.reset()  # else the ninth run of a process stays eager
     replaced = variant.replaced | {"VARIANT": title}
+    if variant.file:
+        about = {"ablation_sha256": sha256_of(variant.file)}
+        begin = gtp_offline.new_results
+        replaced["new_results"] = lambda *given: begin(*given) | about
     with replacing(gtp_offline, replaced):
         gtp_offline.train(args)
 

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from experiment import (
     ENDED,
+    Variant,
     check_free,
     check_least,
     check_out,
@@ -34,6 +35,7 @@ from experiment import (
     refuse_lost,
     replacing,
     seeds_text,
+    tell_other_code,
 )
 
 import offline_tasks
@@ -74,6 +76,7 @@ def check_folders(options: Arguments) -> None:
         for seed in range(options.seeds):
             script, folder, args = place(name, seed, options)
             results = check_free(folder, args, script=script)
+            tell_other_code(results, Variant(), script)
             refuse_diverged(results)
             if seed == 0:  # whose policy is drawn
                 refuse_lost(results)

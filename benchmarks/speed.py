@@ -596,10 +596,13 @@ def check(options: Options) -> None:
         )
     if options.processes and options.against:
         raise gtp_offline.ArgumentError("--against does not measure --processes; give one of them")
-    for flag in ("rounds", "slice"):
+    if not options.minutes > 0:
+        raise gtp_offline.ArgumentError(f"--minutes is {options.minutes}; it must be above 0")
+    for flag in ("rounds", "slice", "obs_dim", "action_dim"):
         count = getattr(options, flag)
         if count < 1:
-            raise gtp_offline.ArgumentError(f"--{flag} is {count}; it must be at least 1")
+            name = flag.replace("_", "-")
+            raise gtp_offline.ArgumentError(f"--{name} is {count}; it must be at least 1")
     if options.against and not (Path(options.against) / "gtp_offline.py").is_file():
         raise gtp_offline.ArgumentError(f"--against {options.against} holds no gtp_offline.py")
 

@@ -1,12 +1,13 @@
 """Which version of what produced a result, and whether what records it is there."""
 
 import contextlib
-import hashlib
 import shlex
 import subprocess
 import sys
 from importlib import import_module, metadata
 from pathlib import Path
+
+from offline_tasks.files import sha256_of
 
 LIBRARIES = ("torch", "numpy", "gymnasium", "mujoco")
 THEN = ", then "  # between what began a run and what resumed it
@@ -22,7 +23,7 @@ def provenance(script: Path) -> dict:
     return {
         "command": shlex.join(["python", *sys.argv]),
         "commit": commit or None,
-        "script_sha256": hashlib.sha256(script.read_bytes()).hexdigest(),
+        "script_sha256": sha256_of(script),
         "versions": {name: _version(name) for name in LIBRARIES},
     }
 
@@ -46,6 +47,12 @@ def since_resumed(then: dict, now: dict) -> dict:
         reason = f"a resume by other code than began the run ({', '.join(changes)})"
         print(f"warning: {reason} may end elsewhere", file=sys.stderr)
     return found
+
+
+def code_changed(results: dict, file: Path, key: str = "script_sha256") -> bool:
+    """Whether a file is another than the one whose digest results have; no where they have none."""
+    then = results.get(key)
+    return isinstance(then, str) and then.split(THEN)[-1] != sha256_of(file)
 
 
 def _both(then, now):

@@ -89,6 +89,9 @@ def test_the_plain_loop_learns():
     ("flags", "words"),
     [
         (["--rounds", "0"], "--rounds is 0"),
+        (["--minutes", "0"], "--minutes is 0.0; it must be above 0"),
+        (["--obs-dim", "0"], "--obs-dim is 0"),
+        (["--action-dim", "-1"], "--action-dim is -1"),
         (["--against", "nowhere"], "--against nowhere holds no gtp_offline.py"),
         (["--against", ".", "--processes", "2"], "--against does not measure --processes"),
         (["--device", "cuda:99"], "cuda:99 is not to be had"),

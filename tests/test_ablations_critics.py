@@ -104,6 +104,10 @@ def test_a_run_without_a_critic_and_runs_of_two_tasks_are_refused(runs, capsys):
     torch.save(state, cloned / "checkpoint.pt")
     assert call("--actors", cloned, "--critics", gtp, "--out", runs) == 2
     assert "give runs of one task and one dataset" in capsys.readouterr().err
+    state["results"]["env_id"] = None
+    torch.save(state, cloned / "checkpoint.pt")
+    assert call("--actors", cloned, "--critics", gtp, "--out", runs) == 2
+    assert f"{cloned} has no task to play; give runs with --env-id" in capsys.readouterr().err
     assert call("--actors", runs / "absent", "--critics", gtp, "--out", runs) == 2
     assert "absent" in capsys.readouterr().err
 

@@ -499,6 +499,35 @@ def test_an_ablation_that_a_signal_ends_says_which(tmp_path, monkeypatch, capsys
     assert "is interrupted; the same command goes on from there" in capsys.readouterr().err
 
 
+def test_a_run_of_other_code_that_is_found_again_is_said(tmp_path, capsys):
+    """Of the script and of the file with the loss: both are recorded as the run begins."""
+    argv = "--quick", "--num-updates", 8, "--only", "averaged", "--out", tmp_path
+    assert call("shortcut", *argv) == 0
+    (file,) = tmp_path.glob("*/results.json")
+    whole = json.loads(file.read_text())
+    digests = {
+        "ablation_sha256": experiment.sha256_of(ROOT / "ablations/shortcut.py"),
+        "script_sha256": experiment.sha256_of(ROOT / "gtp_offline.py"),
+    }
+    assert {key: whole[key] for key in digests} == digests
+    assert call("shortcut", *argv) == 0
+    assert "changed since" not in capsys.readouterr().err
+    both = "gtp_offline.py and shortcut.py"
+    for keys, names in (
+        (["ablation_sha256"], "shortcut.py"),
+        (["script_sha256"], "gtp_offline.py"),
+        (digests, both),
+    ):
+        file.write_text(json.dumps(whole | dict.fromkeys(keys, "0" * 64)))
+        assert call("shortcut", *argv) == 0
+        said = f"warning: {names} changed since {file.parent} was made; remove that folder to "
+        assert [line for line in capsys.readouterr().err.splitlines() if said in line]
+    older = {key: value for key, value in whole.items() if key not in digests}
+    file.write_text(json.dumps(older))  # of a version that did not say
+    assert call("shortcut", *argv) == 0
+    assert "changed since" not in capsys.readouterr().err
+
+
 def test_results_without_table_and_row_get_them(tmp_path):
     """A run of the time before them is labelled by the same command, and not trained again."""
     argv = "--quick", "--num-updates", 8, "--only", "averaged", "--out", tmp_path

@@ -190,7 +190,13 @@ def test_a_critic_that_chooses_is_named(small, tmp_path, monkeypatch, capsys):
     gtp.train(small(num_candidates=4))
     code, errors = call(monkeypatch, capsys, tmp_path / "run", tmp_path / "policy")
     assert code == 0 and len(errors) == 1
-    assert "chooses among 4 actions by its critic, the export samples one" in errors[0]
+    said = "chooses among 4 actions by its critic, the export samples one and has no critic"
+    assert errors[0].endswith(said)  # without a task there is nothing to score
+    state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    state["results"]["args"]["env_id"] = "Pendulum-v1"
+    torch.save(state, tmp_path / "run" / "checkpoint.pt")
+    code, errors = call(monkeypatch, capsys, tmp_path / "run", tmp_path / "other")
+    assert f"{said}: `python evaluate.py {tmp_path / 'run'} --num-candidates 1`" in errors[0]
 
 
 def test_times_and_scales_are_no_weights(small, tmp_path, monkeypatch, capsys):

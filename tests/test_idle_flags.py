@@ -177,6 +177,7 @@ LINES = [
     (bc, "--reward-scale 2", "--reward-scale 2.0", "in gtp_bc.py"),
     (dql, "--eta 0 --num-candidates 1 --gamma 0.9", "--gamma 0.9", "--eta 0 --num-candidates 1"),
     (cac, "--eta 0 --num-candidates 1 --q-norm", "--q-norm", "--eta 0 --num-candidates 1"),
+    (cac, "--schedule once --num-updates 50000", "--schedule once", "--num-updates 50000"),
 ]
 
 
@@ -187,6 +188,31 @@ def test_a_flag_that_the_mode_does_not_use_is_said(script, words, flag, because,
     (line,) = capsys.readouterr().err.splitlines()
     because = because if because.startswith("in") else f"with {because}"
     assert line == f"warning: {flag} has no effect {because}"
+
+
+def test_both_schedules_are_one_until_the_first_period_is_over():
+    """N(k) of consistency_ac.py; from 50,001 updates on they differ, and nothing is said."""
+    args = cac.default_args(dataset_path="x.npz", device="cpu", num_updates=50_000)
+    both = [replace(args, schedule=schedule) for schedule in ("once", "restarting")]
+    for more, same in ((0, True), (1, False)):
+        once, restarting = (replace(one, num_updates=50_000 + more) for one in both)
+        grids = [
+            [cac.num_grid_points(update, one) for update in range(0, 50_001, 7)]
+            for one in (once, restarting)
+        ]
+        assert (grids[0] == grids[1]) == same
+        assert ("schedule" in idle_flags("consistency_ac", once)) == same
+
+
+@pytest.mark.parametrize("script", [gtp, dql])
+def test_an_evaluation_beyond_the_end_is_said(script, capsys):
+    """As in a program that shortens a task's defaults."""
+    args = script.default_args("hopper-medium-expert-v2", device="cpu")
+    script.start(replace(args, num_updates=60, eval_freq=60))
+    assert capsys.readouterr().err == ""
+    script.start(replace(args, num_updates=60, eval_freq=61))
+    said = "warning: --eval-freq 61 is beyond --num-updates 60: the only evaluation is the last"
+    assert capsys.readouterr().err.startswith(said)
 
 
 def test_an_ablation_is_not_spoken_of(small, monkeypatch, capsys):

@@ -720,6 +720,26 @@ def test_a_seed_that_was_taken_out_of_the_sweep_is_named(tmp_path, plain):
     assert page.rows["other"][2][1] == "0, 1, 2"
 
 
+@pytest.mark.parametrize("seed", [0, 9])
+def test_a_run_beside_a_sweep_does_not_take_its_name(tmp_path, plain, seed):
+    """Whatever its seed: the sweep's variant is one row of both tasks over all."""
+    folder = tmp_path / "runs" / "sweep"
+    folder.mkdir(parents=True)
+    plan = 'scripts = ["gtp_bc"]\ntasks = ["{}", "{}"]\nseeds = [1, 2]\n[variants.own]\n'
+    (folder / "my.toml").write_text(plan.format(HOPPER, CHEETAH))
+    runs = {tmp_path / "runs" / "alone": results(80, "gtp_bc", HOPPER, seed)}
+    for task in (HOPPER, CHEETAH):
+        for number in (1, 2):
+            place = folder / "gtp_bc" / task / "own" / str(number)
+            runs[place] = results(90, "gtp_bc", task, number)
+    for place, run in runs.items():
+        place.mkdir(parents=True)
+        (place / "results.json").write_text(json.dumps(run))
+    _, page = make(tmp_path)
+    methods = {cell for row in page.rows["d4rl"] for cell in row if cell.startswith("GTP-BC")}
+    assert methods == {"GTP-BC, own"}
+
+
 def test_missing_agrees_with_the_status_of_the_sweep(tmp_path):
     """Without any results in the sweep's own folder all of it is missing."""
     plan = 'scripts = ["gtp_bc"]\ntasks = ["multigoal-v0"]\nseeds = [0, 1]\n'

@@ -201,6 +201,30 @@ def test_a_bad_flag_is_refused_before_anything_starts(write, capfd, flag, words)
 
 
 @pytest.mark.parametrize("command", ["run", "slurm"])
+def test_runs_of_other_code_are_said_once_for_a_script(command, write, monkeypatch, capsys):
+    """They have ended, and count."""
+    path = write()
+    digest = sweep.sha256_of(ROOT / "gtp_bc.py")
+    jobs = [job for job in prepare(path) if job.run.script == "gtp_bc"]
+    for job in jobs:
+        put(job, script_sha256=f"{'0' * 64}, then {digest}")
+    words = ["run", path, "--out", path.parent / "out", "--dry-run"]
+    words = [command, *words[1:], *(SLURM if command == "slurm" else [])]
+    assert main(monkeypatch, *words) == 0
+    assert capsys.readouterr().err == ""
+    for job in jobs:
+        put(job, script_sha256=f"{digest}, then {'0' * 64}")
+    assert main(monkeypatch, *words) == 0
+    what = "gtp_bc.py has changed since runs of it have ended (2)"
+    said = f"warning: {what}; to train one anew, remove its folder: {jobs[0].run_dir}\n"
+    assert capsys.readouterr().err == said
+    for job in jobs:
+        put(job, status="interrupted", script_sha256="0" * 64)  # a resume will say it
+    assert main(monkeypatch, *words) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("command", ["run", "slurm"])
 def test_a_flag_without_effect_is_said_once_before_the_runs(command, write, monkeypatch, capsys):
     """In a GPU's run --cuda-graphs may have one: the check alone is on the CPU."""
     flags = "reward_scale = 2\ngtp_offline.max_weight = 7.0\ncompile = true\ncuda_graphs = true\n"
@@ -469,6 +493,15 @@ def test_a_flag_that_the_sweep_no_longer_names_is_the_tasks_again_in_a_resume(jo
     usual = ["--log-freq", str(job.args.log_freq), "--tensorboard", "--no-track"]
     words = sweep.next_command(job)[4:]  # behind script, --resume RUN and --device
     assert words[:1] == ["auto"] and words[1:] == [*usual, "--checkpoint-freq", "3"]
+
+
+def test_final_scores_are_of_the_sweeps_own_file(write, tmp_path):
+    """Wherever it lies by now: its energy score is of held-out rows."""
+    (tmp_path / "a.npz").touch()
+    text = "scripts = ['gtp_bc']\ntasks = ['multigoal-v0']\nseeds = [0]\nfinal_episodes = 9\n"
+    (job,) = prepare(write(text + "data.multigoal-v0 = 'a.npz'\n"), tmp_path)
+    command = sweep.score_command(job)
+    assert command[command.index("--dataset-path") + 1] == str(tmp_path / "a.npz")
 
 
 def test_a_finished_run_only_gets_the_scores_that_it_lacks(job):
@@ -1120,6 +1153,24 @@ def test_what_is_left_is_submitted_as_an_array(write, sbatch, monkeypatch, capsy
     assert command in lines
     assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
     assert (out / "some.toml").read_text() == SMALL
+
+
+def test_what_was_given_up_is_not_submitted(write, sbatch, monkeypatch, capsys, tmp_path):
+    sbatch()
+    path = write()
+    jobs = prepare(path)
+    jobs[1].run_dir.mkdir(parents=True)
+    (jobs[1].run_dir / "attempts").write_text("2\n")
+    words = ["slurm", path, *SLURM, "--out", tmp_path / "out"]
+    assert main(monkeypatch, *words, "--dry-run") == 0
+    said = capsys.readouterr()
+    assert "#SBATCH --array=0,2-3%16\n" in said.out
+    assert f"to try again, remove {jobs[1].run_dir}/attempts\n" in said.err
+    for job in jobs:
+        if job is not jobs[1]:
+            put(job)
+    assert main(monkeypatch, *words) == 1
+    assert "nothing is left to do" in capsys.readouterr().out
 
 
 def test_dry_run_prints_the_array_and_submits_nothing(write, sbatch, monkeypatch, capsys, tmp_path):
