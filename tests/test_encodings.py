@@ -4,12 +4,12 @@ import dataclasses
 import importlib
 import io
 import os
-import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, make_dataset, run_script
+from conftest import ROOT, make_dataset
 
 from offline_tasks.files import take_any_letter
 
@@ -39,34 +39,50 @@ COMMANDS = [
 ]
 
 
-def test_no_command_ends_where_stdout_lacks_a_letter(tmp_path):
+@pytest.fixture
+def told(tmp_path, monkeypatch):
+    """told(program, *words): what its main() writes to a stdout of ASCII, in tmp_path. The programs
+    share this process, each with a stdout of its own; what sweep.py starts has ASCII, too."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path / "ä"))
+
+    def run(program, *words):
+        raw = io.BytesIO()
+        with monkeypatch.context() as patch, io.TextIOWrapper(raw, "ascii") as stdout:
+            patch.setattr(sys, "argv", [program, *words])
+            patch.setattr(sys, "stdout", stdout)
+            try:
+                code = importlib.import_module(Path(program).stem).main()
+            except SystemExit as end:  # of --help
+                code = end.code
+            stdout.flush()
+            assert not code, (program, words)
+            return raw.getvalue().decode()
+
+    return run
+
+
+def test_no_command_ends_where_stdout_lacks_a_letter(tmp_path, told):
     (tmp_path / "ü.toml").write_text(SWEEP)
     np.savez(tmp_path / "dü.npz", **make_dataset())
-    told = {}
+    said = {}
     for program, *words in COMMANDS:
-        command = run_script(ROOT / program, *words, folder=tmp_path)
-        command["env"] |= {"PYTHONIOENCODING": "ascii", "D4RL_DATASET_DIR": str(tmp_path / "ä")}
-        done = subprocess.run(**command, capture_output=True)
-        assert done.returncode == 0, (program, words, done.stderr)
-        told[program, words[0]] = done.stdout
+        said[program, words[0]] = told(program, *words)
     for command in [("evaluate.py", RUN), ("report.py", "sü"), ("sweep.py", "run")]:
-        assert "\\xfc" in told[command]
-    assert "/d\\xfc.npz: 234 transitions" in told["diffusion_ql.py", "--dataset-path"]
+        assert "\\xfc" in said[command]
+    assert "/d\\xfc.npz: 234 transitions" in said["diffusion_ql.py", "--dataset-path"]
 
 
-def test_a_name_of_bytes_that_are_no_text_is_reported(tmp_path):
+def test_a_name_of_bytes_that_are_no_text_is_reported(tmp_path, told):
     """As in Latin-1; a report is UTF-8."""
     folder = os.fsencode(tmp_path) + b"/s\xe4"
     os.mkdir(folder)
     (tmp_path / "s.toml").write_text(SWEEP)
     for command in ["run", "slurm"]:
-        words = [command, "s.toml", "--out", os.fsdecode(folder)]
         more = ["--workers", "1"] if command == "run" else SLURM
-        done = subprocess.run(**run_script(ROOT / "sweep.py", *words, *more, folder=tmp_path))
-        assert done.returncode == 0
-    words = [os.fsdecode(folder), "--out", "r"]
-    done = subprocess.run(**run_script(ROOT / "report.py", *words, folder=tmp_path))
-    assert done.returncode == 0
+        told("sweep.py", command, "s.toml", "--out", os.fsdecode(folder), *more)
+    told("report.py", os.fsdecode(folder), "--out", "r")
     assert "s\\udce4" in (tmp_path / "r" / "report.md").read_text(encoding="utf-8")
 
 
