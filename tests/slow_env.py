@@ -1,4 +1,4 @@
-"""A task whose episodes take as long as $SLOW_SECONDS says, without work for the processor."""
+"""A task whose episodes take 2.5 s while a file $SLOW_WHILE is there, idle for the processor."""
 
 import os
 import time
@@ -15,7 +15,8 @@ class Slow(gymnasium.Env):
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        time.sleep(float(os.environ.get("SLOW_SECONDS", "0")))
+        if os.path.isfile(os.environ.get("SLOW_WHILE", "")):
+            time.sleep(2.5)
         return np.zeros(3, np.float32), {}
 
     def step(self, action):
