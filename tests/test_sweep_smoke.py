@@ -9,10 +9,12 @@ import time
 from conftest import ROOT, run_script
 from sweep_runs import assert_as_undisturbed
 
+# The first run is the longest, so that it is killed: the second has finished by then, the third is
+# starting and the last one waits.
 SWEEP = """
 scripts = ["gtp_offline", "gtp_bc", "diffusion_ql", "consistency_ac"]
 tasks = ["multigoal-v0"]
-seeds = [0, 1]
+seeds = [0]
 
 [flags]
 num_updates = 60
@@ -23,6 +25,9 @@ batch_size = 16
 hidden_dim = 16
 num_holdout = 20
 tensorboard = false
+
+[flags.gtp_offline]
+num_updates = 300
 """
 
 
@@ -33,11 +38,11 @@ def statuses(out):
 
 
 def halfway(out):
-    """Whether some runs have finished, and one is running that has saved."""
+    """Whether a run has finished, and one is running that has saved."""
     found = statuses(out)
     going_on = [path for path, status in found.items() if status == "running"]
     finished = len(found) - len(going_on)
-    return finished >= 2 and any((path / "checkpoint.pt").exists() for path in going_on)
+    return finished >= 1 and any((path / "checkpoint.pt").exists() for path in going_on)
 
 
 def test_a_sweep_that_was_killed_goes_on_bit_for_bit(tmp_path, monkeypatch):
@@ -58,12 +63,12 @@ def test_a_sweep_that_was_killed_goes_on_bit_for_bit(tmp_path, monkeypatch):
     before = statuses(out)
     finished = [path for path, status in before.items() if status == "finished"]
     written = {path: (path / "results.json").stat().st_mtime_ns for path in finished}
-    assert 2 <= len(finished) < 8
+    assert 1 <= len(finished) < 4
 
     done = subprocess.run(**run_script(ROOT / "sweep.py", *words, folder=tmp_path, timeout=300))
     assert done.returncode == 0
     after = statuses(out)
-    assert list(after.values()) == ["finished"] * 8
+    assert list(after.values()) == ["finished"] * 4
     assert written == {path: (path / "results.json").stat().st_mtime_ns for path in finished}
     logs = {path: (path / "log.txt").read_text() for path in after}
     assert {logs[path].count("$ python") for path in finished} == {1}
