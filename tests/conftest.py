@@ -1,7 +1,9 @@
 """What several test files need: the repository on sys.path, a tiny dataset, short runs on it."""
 
 import os
+import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +35,12 @@ def run_script(script, *arguments, folder, **options):
     env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(script), *map(str, arguments)]
     return {"args": command, "cwd": folder, "env": env, "text": True} | options
+
+
+def run_scripts(commands):
+    """subprocess.run of each command that run_script gave, two at a time -> what it returned."""
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(lambda command: subprocess.run(**command), commands))
 
 
 def differences(a, b, where="") -> list[str]:

@@ -11,7 +11,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, differences, lasting, run_script
+from conftest import ROOT, differences, lasting, run_script, run_scripts
 
 import consistency_ac as cac
 import diffusion_ql as dql
@@ -89,22 +89,33 @@ print(script.load_policy("run")([[0.0, 0.0, 0.0]]).shape)
 """
 
 
+@pytest.fixture(scope="module")
+def alone(dataset, tmp_path_factory):
+    """{name: (its folder, its process)} of every script, copied into a folder of its own."""
+    names = [script.__name__ for script in FAMILY]
+    folders = [tmp_path_factory.mktemp(name) for name in names]
+    commands = []
+    for name, folder in zip(names, folders, strict=True):
+        shutil.copy(ROOT / f"{name}.py", folder)
+        options = {"folder": folder, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        code = ALONE.format(name=name)
+        commands.append(run_script("-c", code, dataset, timeout=300, **options))
+    return dict(zip(names, zip(folders, run_scripts(commands), strict=True), strict=True))
+
+
 @pytest.mark.parametrize("name", [script.__name__ for script in FAMILY])
-def test_a_script_copied_alone_helps_trains_and_resumes(name, dataset, tmp_path):
+def test_a_script_copied_alone_helps_trains_and_resumes(name, alone):
     """Without offline_tasks beside it; an env id is refused with the reason and a remedy."""
-    shutil.copy(ROOT / f"{name}.py", tmp_path)
-    code = ALONE.format(name=name)
-    options = {"folder": tmp_path, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    done = subprocess.run(**run_script("-c", code, dataset, timeout=300, **options))
+    folder, done = alone[name]
     assert done.returncode == 0 and "Traceback" not in done.stdout, done.stdout
     helped, refused, trained, resumed, acted = done.stdout.split("== exit code ")
     assert all(flag in helped for flag in ("--env-id", "--dataset-path", "--num-steps"))
     assert refused.startswith("0\nerror: ") and len(refused.splitlines()) == 2
     assert "offline_tasks" in refused and "--dataset-path" in refused
     assert trained.startswith("2\n") and resumed.startswith("0\n") and acted == "0\n(1, 2)\n"
-    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    results = json.loads((folder / "run" / "results.json").read_text())
     assert (results["status"], results["update"], results["algorithm"]) == ("finished", 30, name)
-    files = {path.name for path in (tmp_path / "run").iterdir()} - {".lock"}
+    files = {path.name for path in (folder / "run").iterdir()} - {".lock"}
     assert files == {"checkpoint.pt", "checkpoint.previous.pt", "results.json"}
 
 

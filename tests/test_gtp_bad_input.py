@@ -2,14 +2,14 @@
 exit code, nothing written and no traceback. Damaged datasets: also test_load_transitions.py."""
 
 import re
-import subprocess
 import sys
+from functools import partial
 
 import h5py
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, make_dataset, run_script
+from conftest import ROOT, make_dataset, run_script, run_scripts
 
 import gtp_offline as gtp
 from offline_tasks import d4rl_files
@@ -269,19 +269,16 @@ def test_bad_input_leaves_no_run_directory(program, tmp_path):
 # ---- as a user sees it -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "named"),
-    [
-        ("--eta -1 --dataset-path x.npz", 2, "--eta"),
-        ("--env-id hoper-medium-v2", 2, "hopper-medium-v2"),
-        ("--dataset-path absent.npz", 1, "absent.npz"),
-    ],
-)
-def test_the_program_shows_one_line_and_no_traceback(arguments, code, named, tmp_path):
-    script = run_script(
-        ROOT / "gtp_offline.py", *arguments.split(), folder=tmp_path, capture_output=True
-    )
-    done = subprocess.run(**script)
-    assert done.returncode == code and done.stdout == "" and named in done.stderr
-    assert len(done.stderr.splitlines()) == 1 and "Traceback" not in done.stderr
+def test_the_program_shows_one_line_and_no_traceback(tmp_path):
+    """For wrong arguments and for wrong data."""
+    bad = {
+        "--eta -1 --dataset-path x.npz": (2, "--eta"),
+        "--env-id hoper-medium-v2": (2, "hopper-medium-v2"),
+        "--dataset-path absent.npz": (1, "absent.npz"),
+    }
+    script = partial(run_script, ROOT / "gtp_offline.py", folder=tmp_path, capture_output=True)
+    processes = run_scripts([script(*words.split()) for words in bad])
+    for (code, named), done in zip(bad.values(), processes, strict=True):
+        assert done.returncode == code and done.stdout == "" and named in done.stderr
+        assert len(done.stderr.splitlines()) == 1 and "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
