@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import multiprocessing
 import os
 import signal
 import stat
@@ -16,7 +17,7 @@ from pathlib import Path
 import filelock
 import pytest
 import torch
-from conftest import ROOT, run_script
+from conftest import ROOT
 
 import gtp_offline
 import sweep
@@ -799,40 +800,37 @@ def test_runs_are_spread_over_the_gpus(gpus, per_gpu, workers, slots):
 
 # ---- signals -------------------------------------------------------------------------------------
 
-DRIVER = """
-import sys
-sys.path.insert(0, {root!r})
-import sweep
-from pathlib import Path
-jobs = sweep.prepare(sweep.read_sweep(sys.argv[2]), Path(sys.argv[5]), None)
-sweep.prepare = lambda *a: jobs
-sweep.ROOT = Path({fake!r})
-sys.exit(sweep.main())
-"""
+
+def as_a_program(words, out):
+    """In a child process: sweep.py in a session of its own, as from a shell."""
+    os.setsid()
+    sys.argv = ["sweep.py", *map(str, words)]
+    with open(out, "w") as said, contextlib.redirect_stdout(said):
+        sys.exit(sweep.main())
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("whole_group", [True, False])
-def test_a_signal_reaches_every_run_once(fake, write, tmp_path, number, whole_group):
+def test_a_signal_reaches_every_run_once(fake, write, tmp_path, monkeypatch, number, whole_group):
     """From a terminal or Slurm, to the whole group, or to sweep.py alone: a run that got it twice
     would have ended before it had saved."""
     jobs = fake("wait")
-    driver = tmp_path / "driver.py"
-    driver.write_text(DRIVER.format(root=str(ROOT), fake=str(sweep.ROOT)))
-    words = ["run", write(), "--workers", "2", "--out", jobs[0].run_dir.parents[3]]
-    words = [words[0], words[1], "--workers=2", *words[4:]]
-    command = run_script(driver, *words, folder=tmp_path, start_new_session=True)
-    process = subprocess.Popen(**command, stdout=subprocess.PIPE)
+    monkeypatch.setattr(sweep, "prepare", lambda *a: jobs)
+    words = ["run", write(), "--workers=2", "--out", jobs[0].run_dir.parents[3]]
+    context = multiprocessing.get_context("fork")
+    process = context.Process(target=as_a_program, args=(words, tmp_path / "said"), daemon=True)
+    process.start()
     ready = [job.run_dir / "ready" for job in jobs[:2]]
     while not all(path.exists() for path in ready):
-        assert process.poll() is None
+        assert process.is_alive()
         time.sleep(0.05)
     if whole_group:
         os.killpg(process.pid, number)
     else:
-        process.send_signal(number)
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == 128 + number
+        os.kill(process.pid, number)
+    process.join(60)
+    said = (tmp_path / "said").read_text()
+    assert process.exitcode == 128 + number
     assert "stopped; go on with: python" in said
     assert "4 runs: 2 interrupted, 2 waiting" in said
     for job in jobs[:2]:
