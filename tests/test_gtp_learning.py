@@ -220,14 +220,14 @@ def test_absolute_error_loses_mode_masses_on_the_finest_grid_too():
 def test_weights_move_the_mass_to_the_better_action(tmp_path, monkeypatch):
     """Eta 5: V is .79, the .9-expectile, so A = .21 and -.79 (.45 and -1.73 std) and the weights'
     ratio e^10.9: the rewarded action's share becomes 1 in either state."""
-    act, _, _ = run(tmp_path, contextual_bandit(), monkeypatch, eta=5.0, num_updates=600)
+    act, _, _ = run(tmp_path, contextual_bandit(), monkeypatch, eta=5.0, num_updates=400)
     good, between = agreement(act)
     assert good > 0.85 and between < 0.12
 
 
 def test_the_value_of_the_policy_as_baseline_improves_on_the_data(tmp_path, monkeypatch):
     """--value policy: less, because V rises with the policy, but far above the data's .3."""
-    changes = dict(eta=5.0, value="policy", td_target="policy", num_updates=600)
+    changes = dict(eta=5.0, value="policy", td_target="policy", num_updates=400)
     act, nets, _ = run(tmp_path, contextual_bandit(), monkeypatch, **changes)
     good, _ = agreement(act)
     assert good > 0.5 and "value" not in nets
