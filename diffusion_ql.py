@@ -1112,17 +1112,16 @@ def start(args):
     if state:
         args = check_resume(args, state)
     check_args(args)
-    default = default_args(**{name: getattr(args, name) for name in DECISIVE})
     with contextlib.suppress(ModuleNotFoundError):  # where the script was copied alone
-        idle_flags = import_module("idle_flags")
-        idle_flags.report(VARIANT or Path(__file__).stem, args, default)
-        fault = idle_flags.switch_fault(args, default, default_args, DECISIVE)
+        name = VARIANT or Path(__file__).stem
+        fault = import_module("idle_flags").check(name, args, default_args, DECISIVE)
         if fault and not state:
             raise ArgumentError(fault)
     if args.tensorboard and TASKS_FOLDER.is_dir():
         tasks().check_tensorboard()
     if args.dataset_path:  # absolute: a resume may start in another folder
-        args = replace(args, dataset_path=os.path.abspath(os.path.expanduser(args.dataset_path)))
+        path = os.path.abspath(os.path.expanduser(args.dataset_path))
+        args = replace(args, dataset_path=path)
     eval_freq = args.eval_freq or max(1, args.num_updates // 20)
     return replace(args, run_dir=os.path.expanduser(args.run_dir), eval_freq=eval_freq), state
 

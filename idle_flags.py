@@ -5,6 +5,7 @@ values these flags do nothing. A script that has been copied alone does without 
 """
 
 import sys
+from dataclasses import fields
 
 REWARDS = ["reward_scale", "reward_shift", "reward_normalization"]
 CRITIC = ["critic_learning_rate", "gamma", "max_q_backup", *REWARDS]
@@ -89,23 +90,20 @@ def redraws(name: str, args) -> bool:
     return name in REDRAWN
 
 
-def switch_fault(args, default, default_args, decisive) -> str:
-    """What is wrong where args have a switch that stands for values of other flags and none of the
-    values, or ''; where they lack some, a line says which. default: what default_args, whose
-    arguments are decisive, makes of them, with the values."""
+def check(algorithm: str, args, default_args, decisive) -> str:
+    """Lines on stderr of what does nothing, or not what it seems to -> what is wrong, or ''.
+    default_args: the script's, whose arguments are decisive."""
     given = {name: getattr(args, name) for name in decisive}
+    default = default_args(**given)
+    report(algorithm, args, default)
+    whole = default_args(**given | {"num_updates": 0})
+    if args.eval_freq == whole.eval_freq > args.num_updates:  # a program has shortened the task
+        line = f"warning: --eval-freq {args.eval_freq} is beyond --num-updates {args.num_updates}"
+        print(f"{line}: the only evaluation is the last update's", file=sys.stderr)
     for switch in [name for name, value in given.items() if value is True]:
-        without = vars(default_args(**given | {switch: False}))
-        meant = {name for name, value in vars(default).items() if value != without[name]} - {switch}
-        others = sorted(name for name in meant if getattr(args, name) != getattr(default, name))
-        values = [_words(name, getattr(args, name)) for name in others]
-        if values and len(values) == len(meant):
-            some = " ".join(values[:3] + ["..."] * (len(values) > 3))
-            has = f"leave it out, or in a program take default_args(..., {switch}=True)"
-            return f"{_words(switch, True)} has no effect with {some}; {has}"
-        if values:
-            line = f"warning: {_words(switch, True)}, but with {' '.join(values)}"
-            print(line, file=sys.stderr)
+        fault = check_switch(switch, args, default, default_args(**given | {switch: False}))
+        if fault:
+            return fault
     return ""
 
 
@@ -117,6 +115,21 @@ def report(algorithm: str, args, default) -> None:
             but = ", but on the random numbers" if redraws(name, args) else ""
             line = f"warning: {_words(name, value)} has no effect {because}{but}"
             print(line, file=sys.stderr)
-    if 0 < args.num_updates < args.eval_freq:
-        line = f"warning: --eval-freq {args.eval_freq} is beyond --num-updates {args.num_updates}"
-        print(f"{line}: the only evaluation is the last update's", file=sys.stderr)
+
+
+def check_switch(switch: str, args, default, without) -> str:
+    """What is wrong where args have a switch that stands for values of other flags and none of the
+    values, or ''; where they lack some, a line says which. default and without: the defaults with
+    the switch, which have the values, and without it."""
+    names = [field.name for field in fields(args) if field.name != switch]
+    meant = [name for name in names if getattr(default, name) != getattr(without, name)]
+    others = [name for name in meant if getattr(args, name) != getattr(default, name)]
+    values = [_words(name, getattr(args, name)) for name in others]
+    if values and len(values) == len(meant):
+        some = " ".join(values[:3] + ["..."] * (len(values) > 3))
+        has = f"leave it out, or in a program take default_args(..., {switch}=True)"
+        return f"{_words(switch, True)} has no effect with {some}; {has}"
+    if values:
+        line = f"warning: {_words(switch, True)}, but with {' '.join(values)}"
+        print(line, file=sys.stderr)
+    return ""

@@ -154,8 +154,8 @@ def test_a_switch_with_the_defaults_of_another_task_names_what_it_lacks(capsys):
     args = gtp.default_args("hopper-medium-replay-v2", device="cpu")
     gtp.start(replace(args, env_id="hopper-medium-v2", literal=True))
     line = capsys.readouterr().err
-    assert line.startswith("warning: --literal, but with --consistency-loss pseudo-huber ")
-    assert "--td-target" not in line
+    assert line.startswith("warning: --literal, but with --")
+    assert " --consistency-loss pseudo-huber " in line and "--td-target" not in line
 
 
 LINES = [
@@ -204,14 +204,17 @@ def test_both_schedules_are_one_until_the_first_period_is_over():
         assert ("schedule" in idle_flags("consistency_ac", once)) == same
 
 
-@pytest.mark.parametrize("script", [gtp, dql])
-def test_an_evaluation_beyond_the_end_is_said(script, capsys):
-    """As in a program that shortens a task's defaults."""
+@pytest.mark.parametrize("script", [dql, cac])
+def test_evaluations_of_a_whole_task_in_a_program_that_shortens_it_are_said(script, capsys):
+    """Its default_args has two million / 40; a frequency of one's own needs no word."""
     args = script.default_args("hopper-medium-expert-v2", device="cpu")
-    script.start(replace(args, num_updates=60, eval_freq=60))
-    assert capsys.readouterr().err == ""
+    assert args.eval_freq == 50_000
     script.start(replace(args, num_updates=60, eval_freq=61))
-    said = "warning: --eval-freq 61 is beyond --num-updates 60: the only evaluation is the last"
+    script.start(replace(args, num_updates=50_000))
+    script.start(script.default_args("hopper-medium-expert-v2", device="cpu", num_updates=60))
+    assert capsys.readouterr().err == ""
+    script.start(replace(args, num_updates=60))
+    said = "warning: --eval-freq 50000 is beyond --num-updates 60: the only evaluation is the last"
     assert capsys.readouterr().err.startswith(said)
 
 
