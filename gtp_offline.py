@@ -1248,7 +1248,7 @@ def resume_args(run, state=None):
     path = Path(os.path.expanduser(run))
     run_dir = path if path.is_dir() else path.parent
     saved = saved_args(state or load_checkpoint(path))
-    return replace(saved, resume=str(run), run_dir=str(run_dir))
+    return replace(saved, resume=str(path), run_dir=str(run_dir))
 
 
 def check_resume(args, state):
@@ -1293,7 +1293,7 @@ def start(args):
     args = replace(args, device=find_device(args.device))
     state = load_checkpoint(Path(args.resume)) if args.resume else None
     if state:
-        args = check_resume(args, state)
+        args = check_resume(replace(args, resume=os.path.expanduser(args.resume)), state)
     check_args(args)
     with contextlib.suppress(ModuleNotFoundError):  # where the script was copied alone
         name = VARIANT or Path(__file__).stem

@@ -18,7 +18,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from signal import SIGINT
 
@@ -100,12 +100,12 @@ class Variant:
 
     @property
     def file(self) -> Path | None:
-        """Where the functions are that it replaces."""
-        if not self.replaced:
-            return None
-        function = next(iter(self.replaced.values()))
-        function = getattr(function, "func", function)  # of a partial
-        return Path(sys.modules[function.__module__].__file__)
+        """Where the functions are that it replaces; None where it replaces none."""
+        for value in self.replaced.values():
+            function = value.func if isinstance(value, partial) else value
+            if callable(function):
+                return Path(sys.modules[function.__module__].__file__)
+        return None
 
 
 class StoppedError(ValueError):

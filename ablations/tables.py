@@ -239,6 +239,7 @@ def notes(rows: list[Row], pick: str) -> list[str]:
         f"seeds that the row names; {len(seeds)} in all: {', '.join(map(str, seeds))}",
         "- IQM: interquartile mean over seeds (and tasks), from three seeds on with its [95 % "
         "bootstrap interval]; of fewer than four scores, their mean",
+        "- score: normalized; the return of a task that has none is in `report.py`'s tables",
         "- settings: where a row departs from what its script does by itself for the task",
     ]
 

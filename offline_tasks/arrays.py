@@ -322,8 +322,10 @@ def _check_finite(path, key: str, arrays: dict) -> None:
     if "next_observations" in arrays and "ends" not in arrays:
         where = f"in {bad.sum()} rows, first in row {row}"
         remedy = "remove those rows"
-        if key == "next_observations" and (arrays["terminals"] > 0)[bad].all():
-            remedy = "nothing follows these rows, which are terminal: write 0 there"
+        terminal = arrays["terminals"][bad] > 0
+        if key == "next_observations" and terminal.any():  # removed, they would take their rewards
+            others = "" if terminal.all() else ", and remove the others"
+            remedy = f"nothing follows those that are terminal: write 0 there{others}"
         if key == "next_observations" and bad.all():
             where = "in every row"
             remedy = "leave it out where the next row is the next observation"

@@ -184,10 +184,10 @@ def bounds_of(env) -> np.ndarray | None:
     space = env.action_space
     if not space.is_bounded():
         return None
-    low, high = np.float32([space.low, space.high])
+    low, high = bounds = np.float32([space.low, space.high])
     low = np.where(low < space.low, np.nextafter(low, np.float32(np.inf)), low)
     high = np.where(high > space.high, np.nextafter(high, np.float32(-np.inf)), high)
-    return np.array([low, high])
+    return np.where(low <= high, [low, high], bounds)  # an action that cannot vary stays
 
 
 def missing_bounds(env_id: str, env) -> str:

@@ -65,7 +65,7 @@ def _clip(path, actions, bounds, remedy: str):
         reach = f"actions reach {largest:g}"
         raise DatasetError(f"dataset {path}: {reach} (column {column} is beyond); {remedy}")
     clipped = np.clip(actions, *bounds)
-    if (clipped != actions).any():
+    if (np.abs(clipped - actions) > np.spacing(np.abs(actions))).any():  # not of float32 alone
         say(path, f"actions up to {largest:.7g} clipped to {_range(bounds)}")
     return clipped
 

@@ -499,6 +499,16 @@ def test_an_ablation_that_a_signal_ends_says_which(tmp_path, monkeypatch, capsys
     assert "is interrupted; the same command goes on from there" in capsys.readouterr().err
 
 
+def test_the_file_of_a_variant_is_that_of_its_functions():
+    """Of a constant, as horizon.py replaces one, or of nothing there is none."""
+    own = ROOT / "ablations" / "shortcut.py"
+    loss = shortcut.consistency_loss
+    for replaced in ({"a": loss}, {"a": partial(loss, averaged=True)}, {"n": {1}, "a": loss}):
+        assert experiment.Variant(replaced=replaced).file == own
+    for replaced in ({}, {"EVALUATION_STEPS": {1, 2}}, {"NAME": "text"}):
+        assert experiment.Variant(replaced=replaced).file is None
+
+
 def test_a_run_of_other_code_that_is_found_again_is_said(tmp_path, capsys):
     """Of the script and of the file with the loss: both are recorded as the run begins."""
     argv = "--quick", "--num-updates", 8, "--only", "averaged", "--out", tmp_path

@@ -390,6 +390,11 @@ def test_a_home_that_no_shell_has_named_is_found(small, tmp_path, monkeypatch):
     saved = json.loads((tmp_path / "own" / "results.json").read_text())
     assert (saved["update"], saved["args"]["run_dir"]) == (3, str(tmp_path / "own"))
     assert saved["args"]["dataset_path"] == str(link)
+    shutil.copy(tmp_path / "own" / "checkpoint.previous.pt", tmp_path / "own" / "at2.pt")
+    with pytest.raises(gtp.ArgumentError, match=r"at2\.pt lies in a run's folder"):
+        gtp.train(gtp.resume_args("~/own/at2.pt"))
+    with pytest.raises(gtp.ArgumentError, match=r"at2\.pt lies in a run's folder"):
+        gtp.train(replace(gtp.resume_args(tmp_path / "own" / "at2.pt"), resume="~/own/at2.pt"))
     assert gtp.load_policy("~/own")(np.zeros(3)).shape == (2,)
     assert not Path("~").exists()
 

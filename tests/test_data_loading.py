@@ -263,13 +263,13 @@ def test_rows_in_no_order_may_be_removed_alone(load):
 def test_what_follows_terminal_rows_in_no_order_need_not_be_known(load):
     """Without these rows no terminal reward would be left."""
     data = numbered([0, 1, 0, 1], next_observations=np.array([[5], [np.nan], [9], [np.nan]]))
-    said = "in 2 rows, first in row 1; nothing follows these rows, which are terminal: write 0"
+    said = "in 2 rows, first in row 1; nothing follows those that are terminal: write 0 there$"
     with pytest.raises(ValueError, match=said):
         load(data)
     data["next_observations"] = np.nan_to_num(data["next_observations"])
     assert load(data)[0]["terminals"].tolist() == [0, 1, 0, 1]
     data["next_observations"][:2] = np.nan  # one of them is not terminal
-    with pytest.raises(ValueError, match="in 2 rows, first in row 0; remove those rows"):
+    with pytest.raises(ValueError, match=r"terminal: write 0 there, and remove the others$"):
         load(data)
 
 

@@ -193,6 +193,27 @@ def test_bounds_that_float32_lacks_are_rounded_into_the_space(monkeypatch):
     assert bounds[:, 2].tolist() == [-2, 2] and bounds[0, 3] == 0
 
 
+def test_an_action_that_cannot_vary_has_one_bound(monkeypatch):
+    """0.3 of float64, which float32 rounds up: below it there is nothing in the space."""
+    space = gymnasium.spaces.Box(np.array([0.3, -1]), np.array([0.3, 1]), dtype=np.float64)
+    monkeypatch.setattr(Recorder, "action_space", space)
+    bounds = offline_tasks.gymnasium_tasks.bounds_of(Recorder())
+    assert bounds.tolist() == [[np.float32(0.3), -1], [np.float32(0.3), 1]]
+
+
+def test_a_rounding_of_float32_is_no_clip(tmp_path, capsys):
+    """Data at the bound of a float64 space; two steps of float32 are said."""
+    highest = np.nextafter(np.float32(0.1), np.float32(0))
+    bounds = np.array([[-highest], [highest]])
+    actions = np.float32([[0.1], [-0.1], [0.05]])
+    scaled, units, _ = to_unit("f", "Own-v0", actions, bounds, "env")
+    assert units == "env" and scaled[:2, 0].tolist() == [1, -1]
+    assert capsys.readouterr().err == ""
+    farther = np.nextafter(np.nextafter(actions, np.float32(1)), np.float32(1))
+    to_unit("f", "Own-v0", farther, bounds, "env")
+    assert "clipped to [-0.1, 0.1]" in capsys.readouterr().err
+
+
 HALF = gymnasium.spaces.Box(np.float32([-2, -np.inf]), np.float32([2, 3]))
 NONE = gymnasium.spaces.Box(-np.inf, np.inf, (2,))
 
