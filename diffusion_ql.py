@@ -1113,8 +1113,9 @@ def start(args):
         args = check_resume(replace(args, resume=os.path.expanduser(args.resume)), state)
     check_args(args)
     with contextlib.suppress(ModuleNotFoundError):  # where the script was copied alone
-        name = VARIANT or Path(__file__).stem
-        fault = import_module("idle_flags").check(name, args, default_args, DECISIVE)
+        check = import_module("idle_flags").check
+        given = (Path(__file__).stem, args, default_args, DECISIVE)
+        fault = "" if VARIANT else check(*given)
         if fault and not state:
             raise ArgumentError(fault)
     if args.tensorboard and TASKS_FOLDER.is_dir():

@@ -702,9 +702,10 @@ def sweeps_variant(row: Row) -> str:
     """The name that a sweep has given a row, or ''. Runs of other folders may be beside a sweep's
     in it."""
     for run, file in zip(row.runs, row.files, strict=True):
-        variant = Path(file).parents[1].name
-        if sweeps_folder(run) is not None and variant != "default":
-            return variant
+        if sweeps_folder(run) is not None:
+            variant = Path(os.path.abspath(file)).parents[1].name
+            if variant != "default":
+                return variant
     return ""
 
 
@@ -896,8 +897,9 @@ def unscored_runs(rows: list[Row], pick: str) -> list[str]:
 
 def missing_seeds(row: Row, absent: dict) -> list[int]:
     """The seeds of the absent runs that lie beside those of a row."""
-    folders = {Path(file).parents[1] for file in row.files}
-    seeds = {int(run_dir.name) for run_dir in absent if run_dir.parent in folders}
+    folders = {os.path.dirname(os.path.dirname(os.path.abspath(file))) for file in row.files}
+    beside = [run_dir for run_dir in absent if os.path.abspath(run_dir.parent) in folders]
+    seeds = {int(run_dir.name) for run_dir in beside}
     return sorted(seeds - {*row.seeds})
 
 

@@ -70,6 +70,7 @@ from sweeps.slurm import array_script, submit
 
 ROOT = Path(__file__).resolve().parent
 OWN_FLAGS = ("env_id", "seed", "run_dir", "dataset_path", "resume")  # which a sweep sets itself
+SEEN = {"device", "compile", "cuda_graphs"}  # whose defaults depend on what a process sees
 DEVICE = r"auto|cpu|cuda(:\d+)?"  # of which the machine that runs has perhaps one
 LIMIT = r"([0-9]+-)?[0-9]+(:[0-9]+){0,2}|(?i:infinite|unlimited)"  # what Slurm's --time takes
 INTERRUPTED = (128 + SIGINT, 128 + SIGTERM, -SIGINT, -SIGTERM)  # exit codes
@@ -311,12 +312,13 @@ def start_words(job):
 
 def resume_words(job):
     """A resume has the run's own arguments. Of those that it may change it gets the sweep's, and
-    for what the sweep no longer names the task's default; the device is found anew."""
+    for what the sweep no longer names the task's default; the device is found anew, and what
+    follows it stays: the run may see another than this process."""
     script = import_module(job.run.script)
     saved = (read_results(job.run_dir) or {}).get("args", {})
     ours = vars(job.args)
-    changed = {name for name in script.FREE if saved.get(name, ours[name]) != ours[name]}
-    flags = {"device": "auto"} | {name: ours[name] for name in sorted(changed - {"device"})}
+    changed = {name for name in script.FREE - SEEN if saved.get(name, ours[name]) != ours[name]}
+    flags = {"device": "auto"} | {name: ours[name] for name in sorted(changed)}
     flags |= {name: value for name, value in job.run.flags.items() if name in script.FREE}
     if job.data_path:
         flags["dataset_path"] = job.data_path

@@ -150,9 +150,10 @@ def trained_policy(title: str, runs: list[tuple[Path, object]], device: str) -> 
             raise ArgumentError(f"--checkpoints {folder} has T = {args.num_steps}, not {steps}")
         has_critic = args.eta > 0 or args.num_candidates > 1
         if has_critic or candidates == 1:
-            act = import_module(script).load_policy(
-                folder, num_steps=steps, num_candidates=candidates, device=device
-            )
+            changes = {"num_candidates": candidates, "device": device}
+            if script != "diffusion_ql":  # whose network knows its own T alone
+                changes["num_steps"] = steps
+            act = import_module(script).load_policy(folder, **changes)
             policy.acts.append(act)
             policy.seeds.append(args.seed)
     return policy

@@ -220,12 +220,13 @@ def other_tables(rows: list[Row]) -> list[str]:
     """Lines of a table for each dataset, and on it for each benchmark: their scores differ."""
     by_data = {}
     for row in rows:
-        key = (row.dataset["sha256"], offline_tasks.benchmark(row.task))
+        env_id = row.runs[0]["env_id"]
+        key = (row.dataset["sha256"], offline_tasks.benchmark(env_id) if env_id else "")
         by_data.setdefault(key, []).append(row)
     lines = []
     for (_, benchmark), same in by_data.items():
         title = f"Other runs on {whose(same[0].dataset)}"
-        if benchmark not in ("D4RL", "toys"):
+        if benchmark not in ("D4RL", "toys", ""):
             title += f", scores of {benchmark}"
         lines += markdown(title, OTHER, [cells(row) for row in same])
     return lines

@@ -21,6 +21,7 @@ import paper
 import temperature
 import toy
 
+import diffusion_ql as dql
 import gtp_offline as gtp
 import offline_tasks
 
@@ -260,6 +261,17 @@ def test_curves_take_every_k_from_one_run_and_from_its_own():
     assert {k: mean for k, (mean, _) in same.items()} == {1: 11, 2: 22, 3: 33, 4: 44, 5: 55}
     once_alone = horizon.curves({horizon.TITLES[5]: table[horizon.TITLES[5]]})["energy_score"]
     assert [*once_alone.values()] == [once]
+
+
+def test_a_trained_diffusion_policy_acts_with_its_own_steps(small):
+    """No other number of them can be asked for."""
+    title = next(
+        title for title, row in inference_time.POLICIES.items() if row[0] == "diffusion_ql"
+    )
+    args = small(script=dql, num_steps=inference_time.POLICIES[title][1], num_updates=2)
+    dql.train(args)
+    policy = inference_time.trained_policy(title, [(args.run_dir, args)], "cpu")
+    assert policy.trained and policy.acts[0](np.zeros((4, 3))).shape == (4, 2)
 
 
 @pytest.mark.parametrize(

@@ -222,6 +222,7 @@ def test_an_ablation_is_not_spoken_of(small, monkeypatch, capsys):
     """The function that it replaces may use what the script does not."""
     monkeypatch.setattr(gtp, "VARIANT", "shortcut")
     gtp.start(small(max_q_backup=True))
+    gtp.start(small(**gtp.LITERAL | {"sigma_max": 9.0}, literal=True))
     assert capsys.readouterr().err == ""
 
 

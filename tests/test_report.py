@@ -740,6 +740,14 @@ def test_a_run_beside_a_sweep_does_not_take_its_name(tmp_path, plain, seed):
     assert methods == {"GTP-BC, own"}
 
 
+@pytest.mark.parametrize("place", [".", "results.json"])
+def test_a_runs_own_folder_is_a_place_like_others(tmp_path, plain, monkeypatch, place):
+    save(tmp_path / "runs", results(90, env_id="my:Task-v0"))
+    monkeypatch.chdir(tmp_path / "runs" / "run0")
+    assert report.main([place, "--out", str(tmp_path / "out")]) == 0
+    assert "my:Task-v0" in (tmp_path / "out" / "report.md").read_text()
+
+
 def test_missing_agrees_with_the_status_of_the_sweep(tmp_path):
     """Without any results in the sweep's own folder all of it is missing."""
     plan = 'scripts = ["gtp_bc"]\ntasks = ["multigoal-v0"]\nseeds = [0, 1]\n'

@@ -496,6 +496,16 @@ def test_a_flag_that_the_sweep_no_longer_names_is_the_tasks_again_in_a_resume(jo
     assert words[:1] == ["auto"] and words[1:] == [*usual, "--checkpoint-freq", "3"]
 
 
+def test_a_resume_keeps_what_follows_from_the_device(job):
+    """The run may see another one than this process: without --gpus none but the CPU."""
+    ours = vars(job.args)
+    other = {name: not ours[name] for name in ("compile", "cuda_graphs")}
+    put(job, status="interrupted", args=other | {"device": "cuda"})
+    (job.run_dir / "checkpoint.pt").write_bytes(b"")
+    words = sweep.next_command(job)
+    assert words[3:] == ["--device", "auto", "--checkpoint-freq", "3"]
+
+
 def test_final_scores_are_of_the_sweeps_own_file(write, tmp_path):
     """Wherever it lies by now: its energy score is of held-out rows."""
     (tmp_path / "a.npz").touch()
