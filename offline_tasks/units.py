@@ -65,7 +65,9 @@ def _clip(path, actions, bounds, remedy: str):
         reach = f"actions reach {largest:g}"
         raise DatasetError(f"dataset {path}: {reach} (column {column} is beyond); {remedy}")
     clipped = np.clip(actions, *bounds)
-    if (np.abs(clipped - actions) > np.spacing(np.abs(actions))).any():  # not of float32 alone
+    changed = clipped != actions
+    before = actions[changed]
+    if (np.abs(clipped[changed] - before) > np.spacing(np.abs(before))).any():  # beyond rounding
         say(path, f"actions up to {largest:.7g} clipped to {_range(bounds)}")
     return clipped
 
