@@ -1130,12 +1130,12 @@ def start(args):
     args = replace(args, device=find_device(args.device))
     state = load_checkpoint(Path(args.resume)) if args.resume else None
     if state:
-        args = check_resume(replace(args, resume=os.path.expanduser(args.resume)), state)
+        path = Path(os.path.expanduser(args.resume))
+        args = check_resume(replace(args, resume=str(path)), state)
     check_args(args)
     with contextlib.suppress(ModuleNotFoundError):  # where the script was copied alone
         check = import_module("idle_flags").check
-        given = (Path(__file__).stem, args, default_args, DECISIVE)
-        fault = "" if VARIANT else check(*given)
+        fault = "" if VARIANT else check(Path(__file__).stem, args, default_args, DECISIVE)
         if fault and not state:
             raise ArgumentError(fault)
     if args.tensorboard and TASKS_FOLDER.is_dir():

@@ -62,7 +62,15 @@ def idle_flags(algorithm: str, args) -> dict[str, str]:
             because = " ".join(_reason(args, name, value) for name, value in values.items())
             for name in names:
                 reasons.setdefault(name, f"with {because}" if because else f"in {algorithm}.py")
+    if algorithm in IDLE and _never_averages(args):
+        words = [_words(name, getattr(args, name)) for name in ("ema_start", "num_updates")]
+        reasons.setdefault("ema_every", f"with {' '.join(words)}")
     return reasons
+
+
+def _never_averages(args) -> bool:
+    """Whether a baseline ends before its averaged actor begins to follow."""
+    return getattr(args, "ema_start", -1) >= args.num_updates
 
 
 def _fits(value, wanted) -> bool:
@@ -100,6 +108,9 @@ def check(algorithm: str, args, default_args, decisive) -> str:
     if args.eval_freq == whole.eval_freq > args.num_updates:  # a program has shortened the task
         line = f"warning: --eval-freq {args.eval_freq} is beyond --num-updates {args.num_updates}"
         print(f"{line}: the only evaluation is the last update's", file=sys.stderr)
+    if args.eval_actor == "ema" and _never_averages(args):
+        line = f"warning: --eval-actor ema: averages begin at --ema-start {args.ema_start}"
+        print(f"{line}, so the actor as it was initialised acts", file=sys.stderr)
     for switch in [name for name, value in given.items() if value is True]:
         fault = check_switch(switch, args, default, default_args(**given | {switch: False}))
         if fault:

@@ -376,6 +376,17 @@ def test_a_program_need_not_repeat_what_it_never_gave(name, run, loaded):
         script.check_resume(bare, state)
 
 
+@pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.parametrize("form", ["{}/", "./{}", ".//{}/", "{}//checkpoint.pt", "{}/."])
+def test_a_run_is_found_by_every_spelling_of_its_path(name, form, run, monkeypatch, capsys):
+    """As Tab writes it, and as a run with --run-dir ./x/ names itself; it has ended."""
+    script = FAMILY[name]
+    monkeypatch.chdir(run(script).parent)
+    args, state = script.start(script.parse_args(["--resume", form.format(script.__name__)]))
+    assert state["results"]["update"] == 8 and "nothing to train" in capsys.readouterr().err
+    assert script.start(replace(args, resume=form.format(script.__name__)))[1]["dims"] == [3, 2]
+
+
 def test_a_home_that_no_shell_has_named_is_found(small, tmp_path, monkeypatch):
     """--run-dir=~/x reaches a script as it is."""
     monkeypatch.setenv("HOME", str(tmp_path))

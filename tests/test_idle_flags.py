@@ -218,6 +218,22 @@ def test_evaluations_of_a_whole_task_in_a_program_that_shortens_it_are_said(scri
     assert capsys.readouterr().err.startswith(said)
 
 
+@pytest.mark.parametrize("script", [dql, cac])
+def test_an_averaged_actor_that_never_follows_is_said(script, small, capsys):
+    """To the update: one that begins at the last has moved."""
+    for start, moved in ((20, False), (19, True)):
+        args = small(script=script, ema_start=start, ema_every=1, eval_actor="ema")
+        script.start(args)
+        lines = [
+            f"warning: --ema-every 1 has no effect with --ema-start {start} --num-updates 20",
+            f"warning: --eval-actor ema: averages begin at --ema-start {start}, so the actor as it "
+            "was initialised acts",
+        ]
+        assert capsys.readouterr().err.splitlines() == ([] if moved else lines)
+        rates = [script.ema_rate(update, args) for update in range(args.num_updates)]
+        assert (max(rates) > 0) == moved
+
+
 def test_an_ablation_is_not_spoken_of(small, monkeypatch, capsys):
     """The function that it replaces may use what the script does not."""
     monkeypatch.setattr(gtp, "VARIANT", "shortcut")
