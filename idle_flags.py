@@ -8,7 +8,7 @@ import sys
 from dataclasses import fields
 
 REWARDS = ["reward_scale", "reward_shift", "reward_normalization"]
-CRITIC = ["critic_learning_rate", "gamma", "max_q_backup", *REWARDS]
+CRITIC = ["critic_learning_rate", "gamma", "max_q_backup", "divergence_bound", *REWARDS]
 EVERY = [
     ({"env_id": ""}, ["num_eval_episodes", "action_units"]),
     ({"compile": False}, ["cuda_graphs"]),
@@ -35,7 +35,7 @@ IDLE = {
             [*CRITIC, "td_target", "target_steps", "expectile", "weight_critic", "critic_norm"],
         ),
     ],
-    "gtp_bc": [*EVERY, *GTP, ({}, REWARDS)],
+    "gtp_bc": [*EVERY, *GTP, ({}, [*REWARDS, "divergence_bound"])],
     "diffusion_ql": [
         *EVERY,
         *BASELINE,
@@ -65,6 +65,8 @@ def idle_flags(algorithm: str, args) -> dict[str, str]:
     if algorithm in IDLE and _never_averages(args):
         words = [_words(name, getattr(args, name)) for name in ("ema_start", "num_updates")]
         reasons.setdefault("ema_every", f"with {' '.join(words)}")
+    if args.divergence_bound == 0:  # which also lets losses be
+        reasons.pop("divergence_bound", None)
     return reasons
 
 

@@ -35,10 +35,13 @@ from experiment import (
     floor,
     gtp_offline,
     main,
+    measured,
     new_figure,
     prepare,
     print_table,
+    refuse_empty,
     seeds_text,
+    steps_of,
     style,
 )
 
@@ -143,13 +146,13 @@ def draw(table: dict[str, dict], path: Path, title: str, data_score: float | Non
     families = {family: {} for family in FAMILIES if any(family_of(t) == family for t in table)}
     for name, row in table.items():
         families[family_of(name)][name] = row
-    steps = sorted({k for row in table.values() for k in row["energy_score"]}, key=int)
-    scored = any(row["normalized_score"] for row in table.values())
+    steps = steps_of(table)
+    head, key = measured(table)
     draws = []
     if steps:
         draws.append(partial(draw_energy_scores, steps=steps, data_score=data_score))
-    if scored:
-        draws.append(draw_scores)
+    if head:
+        draws.append(partial(draw_scores, head=head, key=key))
     count = max(len(rows) for rows in families.values())
     figure = new_figure(5.5 * len(families), len(draws) * (1.3 + 0.3 * count))
     axes = figure.subplots(len(draws), len(families), squeeze=False)
@@ -174,10 +177,10 @@ def draw_energy_scores(axis, rows: dict[str, dict], steps: list[str], data_score
     axis.set(xlabel="held-out energy score x 1000")
 
 
-def draw_scores(axis, rows: dict[str, dict]) -> None:
-    """The normalized scores of a family's variants."""
-    dots(axis, [row["normalized_score"] for row in rows.values()], 1, 0, color=COLORS[-1])
-    axis.set(xlabel="normalized score")
+def draw_scores(axis, rows: dict[str, dict], head: str, key: str) -> None:
+    """The scores, or returns, of a family's variants."""
+    dots(axis, [row[key] for row in rows.values()], 1, 0, color=COLORS[-1])
+    axis.set(xlabel="normalized score" if head == "score" else head)
 
 
 def dots(axis, pairs: list, scale: float, shift: float, **looks) -> None:
@@ -204,6 +207,7 @@ def run(options: Arguments) -> None:
     options = prepare(options, "design_choices")
     table = compare("design_choices", options, variants(options))
     print_table(table)
+    refuse_empty([*steps_of(table), *filter(None, measured(table))], options)
     path = Path(options.out) / "design_choices.png"
     draw(
         table,

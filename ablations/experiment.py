@@ -16,6 +16,7 @@ import os
 import platform
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
@@ -540,21 +541,24 @@ def score_name(env_id: str) -> str:
 
 
 def summary(runs: list[dict], toy_run: bool) -> dict:
-    """[mean, std] over the runs of one variant, of its last evaluation."""
-    last = [results["last"] or {} for results in runs]
+    """[mean, std] over the finished runs of one variant, of their last evaluation; where none has
+    finished, over all, of what they had come to."""
+    counted = [results for results in runs if results["status"] == "finished"] or runs
+    last = [results["last"] or {} for results in counted]
     scores = [row.get("energy_score_by_steps") or {} for row in last]
     steps = sorted(set().union(*scores), key=int)
     row = {
         "seeds": [results["seed"] for results in runs],
         "statuses": [results["status"] for results in runs],
         "run_dirs": [results["run_dir"] for results in runs],
+        "counted": [results["run_dir"] for results in counted],
         "energy_score": {k: mean_std([by_steps.get(k) for by_steps in scores]) for k in steps},
         "normalized_score": mean_std([row.get("normalized_score") for row in last]),
         "episodic_return": mean_std([row.get("episodic_return") for row in last]),
-        "updates_per_second": mean_std([results["updates_per_second"] for results in runs]),
+        "updates_per_second": mean_std([results["updates_per_second"] for results in counted]),
     }
     if toy_run:
-        row |= toy_summary(row["run_dirs"], steps)
+        row |= toy_summary(row["counted"], steps)
     return row
 
 
@@ -584,8 +588,11 @@ def select(variants: dict[str, Variant], only: tuple[str, ...]) -> dict[str, Var
     return {title: variant for title, variant in variants.items() if title in titles}
 
 
-def compare(name: str, options: Options, variants: dict[str, Variant]) -> dict[str, dict]:
-    """{title: summary} of every variant over the seeds, also written to {out}/{name}.json."""
+def compare(
+    name: str, options: Options, variants: dict[str, Variant], judge: Callable = dict
+) -> dict[str, dict]:
+    """{title: summary} of every variant over the seeds, also written to {out}/{name}.json.
+    judge(results): a run's results, perhaps with another status."""
     chosen = select(variants, options.only) if options.only else variants
     check_variants(chosen, options)
     make_out(options.out)
@@ -597,7 +604,7 @@ def compare(name: str, options: Options, variants: dict[str, Variant]) -> dict[s
             refuse_lost(results)
     table = {}
     for title, variant in chosen.items():
-        runs = [run(title, variant, seed, options) for seed in seeds]
+        runs = [judge(run(title, variant, seed, options)) for seed in seeds]
         table[title] = summary(runs, on_toy(options))
     write(name, options, table)
     return table
@@ -664,9 +671,8 @@ def measured(table: dict[str, dict]) -> tuple[str, str]:
 def print_table(table: dict[str, dict], printed: dict[str, str] | None = None) -> None:
     """Markdown: energy scores x 1000 and, where known, off-mode %, score (or return), status, the
     paper's."""
-    first = next(iter(table.values()))
-    steps = [*first["energy_score"]]
-    off_steps = [*first.get("off_mode", ())]
+    steps = steps_of(table)
+    off_steps = steps_of(table, "off_mode")
     head, key = measured(table)
     heads = ["", *(f"energy score x 1000, K={k}" for k in steps)]
     heads += [f"off-mode %, K={k}" for k in off_steps]
@@ -676,7 +682,7 @@ def print_table(table: dict[str, dict], printed: dict[str, str] | None = None) -
     rows = []
     for title, row in table.items():
         cells = [title, *(cell(row["energy_score"].get(k), 1000) for k in steps)]
-        cells += [cell(row["off_mode"].get(k), 100) for k in off_steps]
+        cells += [cell(row.get("off_mode", {}).get(k), 100) for k in off_steps]
         cells += [cell(row.get(key), 1, 1)] if head else []
         cells += [cell(row["updates_per_second"]), statuses(row)]
         cells += [printed.get(title, "-")] if printed else []
@@ -685,8 +691,16 @@ def print_table(table: dict[str, dict], printed: dict[str, str] | None = None) -
 
 
 def statuses(row: dict) -> str:
-    """How the runs of a variant ended."""
-    return ", ".join(sorted(set(row["statuses"])))
+    """How the runs of a variant ended and, where not all alike, how many; the finished count."""
+    numbers = sorted(Counter(row["statuses"]).items(), reverse=True)
+    if len(numbers) == 1:
+        return numbers[0][0]
+    return ", ".join(f"{number} {status}" for status, number in numbers)
+
+
+def steps_of(table: dict[str, dict], metric: str = "energy_score") -> list[str]:
+    """The K at which any variant has been measured."""
+    return sorted({k for row in table.values() for k in row.get(metric, {})}, key=int)
 
 
 def seeds_text(count: int) -> str:
@@ -712,7 +726,7 @@ def style(axis) -> None:
 
 def bars(table: dict[str, dict], path: Path, title: str, data_score: float | None = None) -> None:
     """Energy score of each variant at each K, lower is better, and that of the data itself."""
-    steps = [*next(iter(table.values()))["energy_score"]]
+    steps = steps_of(table)
     colors = ["#c6d4e8", "#7d9fca"] + ["#3b6fb6"] * len(steps)
     figure = new_figure(7, 1.2 + 0.5 * len(table))
     axis = figure.subplots()
@@ -723,7 +737,9 @@ def bars(table: dict[str, dict], path: Path, title: str, data_score: float | Non
         y = np.arange(len(table)) + (i - (len(steps) - 1) / 2) * height
         axis.barh(y, mean, 0.9 * height, xerr=std, color=colors[i], label=f"K = {k}")
     draw_data_score(axis.axvline, data_score)
-    axis.set_yticks(range(len(table)), [*table])
+    ended = {title: statuses(row) for title, row in table.items()}
+    labels = [title if how == "finished" else f"{title} ({how})" for title, how in ended.items()]
+    axis.set_yticks(range(len(table)), labels)
     axis.invert_yaxis()
     axis.set(xlabel="held-out energy score x 1000, lower is better", title=title)
     style(axis)
@@ -741,9 +757,15 @@ def show(name: str, options: Options, table: dict, variants: dict, title: str) -
     genuine = options.env_id == paper.TABLE_3_TASK and not options.dataset_path
     print_table(table, printed_scores(variants) if genuine else None)
     path = Path(options.out) / f"{name}.png"
-    if next(iter(table.values()))["energy_score"]:
-        bars(table, path, title, floor(options))
+    refuse_empty(steps_of(table), options)
+    bars(table, path, title, floor(options))
     print(f"{path.with_suffix('.json')}, {path}")
+
+
+def refuse_empty(drawn: list, options: Options) -> None:
+    """ValueError where nothing can be drawn: no run was evaluated before it diverged."""
+    if not drawn:
+        raise ValueError(f"nothing to draw: every run in {options.out} diverged at once")
 
 
 def printed_scores(variants: dict[str, Variant]) -> dict[str, str]:

@@ -40,6 +40,7 @@ from experiment import (
     score_name,
     score_or_return,
     seeds_text,
+    statuses,
     style,
     write,
 )
@@ -94,7 +95,7 @@ def episode_scores(table: dict[str, dict], options: Options) -> None:
     for k, title in TITLES.items():
         if title not in table:
             continue
-        run_dirs = table[title]["run_dirs"]
+        run_dirs = table[title]["counted"]
         scores = {}
         for j in STEPS if k == LAST else (k,):
             scores[str(j)] = mean_std([episode_score(folder, j, options) for folder in run_dirs])
@@ -184,6 +185,8 @@ def run(options: Arguments) -> None:
     if not found:
         raise ValueError(f"nothing to compare: every run in {options.out} diverged")
     print_curves(found, paper_scores(options))
+    for title, row in table.items():
+        print(f"{title}: {statuses(row)}")
     path = Path(options.out) / "horizon.png"
     draw(
         found,

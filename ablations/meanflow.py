@@ -93,16 +93,20 @@ def outcome(run_dir: str, status: str) -> str:
     return status if within else "diverged"
 
 
+def judged(results: dict) -> dict:
+    """A run's results with that status."""
+    return results | {"status": outcome(results["run_dir"], results["status"])}
+
+
 def run(options: Arguments) -> None:
     """Train, tabulate and draw the comparison."""
     options = prepare(options, "meanflow")
     chosen = variants(options.identity_velocity)
-    table = compare("meanflow", options, chosen)
+    table = compare("meanflow", options, chosen, judged)
     measured = {title: chosen[title] for title in table}
     cost = costs(measured, options.device, rounds=3 if options.quick else 30)
     for title, row in table.items():
         row["cost"] = cost[title]
-        row["statuses"] = [*map(outcome, row["run_dirs"], row["statuses"])]
         print(f"{title}, cost of an update (see update_cost.py): {row['cost']}")
     write("meanflow", options, table)
     show("meanflow", options, table, chosen, "The identity in place of consistency")

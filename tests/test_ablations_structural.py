@@ -19,7 +19,7 @@ import filelock
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, make_dataset
 
 sys.path.insert(0, str(ROOT / "ablations"))
 import experiment
@@ -497,6 +497,51 @@ def test_an_ablation_that_a_signal_ends_says_which(tmp_path, monkeypatch, capsys
     argv = ["--quick", "--num-updates", "8", "--out", str(tmp_path), "--only", "GTP"]
     assert experiment.main(shortcut.run, shortcut.Arguments, argv) == 128 + number
     assert "is interrupted; the same command goes on from there" in capsys.readouterr().err
+
+
+def of_runs(*statuses, **last):
+    """The results of runs that ended so; their energy scores are 1, 2, ..."""
+    return [
+        {
+            "seed": seed,
+            "status": status,
+            "run_dir": f"run{seed}",
+            "updates_per_second": 10.0,
+            "last": last or {"energy_score_by_steps": {"5": seed + 1.0}},
+        }
+        for seed, status in enumerate(statuses)
+    ]
+
+
+def test_finished_runs_alone_count_where_there_are_any(capsys):
+    row = experiment.summary(of_runs("finished", "diverged", "finished"), toy_run=False)
+    assert row["energy_score"] == {"5": [2.0, 1.0]}  # of 1 and 3
+    assert row["counted"] == ["run0", "run2"] and row["run_dirs"] == ["run0", "run1", "run2"]
+    assert experiment.statuses(row) == "2 finished, 1 diverged"
+    alone = experiment.summary(of_runs("diverged", "diverged"), toy_run=False)
+    assert alone["energy_score"] == {"5": [1.5, 0.5]} and experiment.statuses(alone) == "diverged"
+    first = {"a run that diverged at once": experiment.summary(of_runs("diverged", x=1), False)}
+    experiment.print_table(first | {"the other": row})
+    heads, _, one, other = capsys.readouterr().out.splitlines()
+    assert "K=5" in heads and other.startswith("| the other | 2000 ± 1000 |")
+    assert one.startswith("| a run that diverged at once | - |")
+
+
+@pytest.mark.parametrize("name", ["shortcut", "design_choices", "temperature"])
+def test_where_nothing_can_be_drawn_it_is_said(name, tmp_path, monkeypatch, capsys):
+    """Every run diverged before its first evaluation; what was measured is written."""
+    file = tmp_path / "own.npz"
+    np.savez(file, **make_dataset())
+    given = ["--dataset-path", file, "--out", tmp_path / "out"]
+    given += ["--etas", 1] if name == "temperature" else ["--eta", 1]
+    run = {"dataset": {}, "args": {}, "losses": []}
+    (results,) = of_runs("diverged", x=1)
+    monkeypatch.setattr(experiment, "run", lambda *given: results | run)
+    assert call(name, "--quick", *given) == 1
+    said = f"error: nothing to draw: every run in {tmp_path / 'out'} diverged at once"
+    assert capsys.readouterr().err.splitlines()[-1] == said
+    assert (tmp_path / "out" / f"{name}.json").exists()
+    assert not list((tmp_path / "out").glob("*.png"))
 
 
 def test_the_file_of_a_variant_is_that_of_its_functions():

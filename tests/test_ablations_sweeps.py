@@ -287,7 +287,7 @@ def test_a_trained_diffusion_policy_acts_with_its_own_steps(small):
 def test_what_a_task_is_measured_by_has_its_name(env_id, name, tmp_path, monkeypatch, capsys):
     assert experiment.score_name(env_id) == name
     monkeypatch.setattr(horizon, "episode_score", lambda *given: 7.0)
-    table = {horizon.TITLES[5]: {"run_dirs": ["a"]}}
+    table = {horizon.TITLES[5]: {"counted": ["a"]}}
     horizon.episode_scores(table, horizon.Arguments(env_id=env_id))
     horizon.print_curves(horizon.curves(table), {})
     assert f"| {name}, trained once, K = 5 |" in capsys.readouterr().out

@@ -175,6 +175,13 @@ LINES = [
     (gtp, "--eta 0 --max-weight 7", "--max-weight 7.0", "--eta 0"),
     (gtp, "--eta 0 --critic-norm none", "--critic-norm none", "--eta 0 --num-candidates 1"),
     (bc, "--reward-scale 2", "--reward-scale 2.0", "in gtp_bc.py"),
+    (bc, "--divergence-bound 9", "--divergence-bound 9.0", "in gtp_bc.py"),
+    (
+        dql,
+        "--eta 0 --num-candidates 1 --divergence-bound 9",
+        "--divergence-bound 9.0",
+        "--eta 0 --num-candidates 1",
+    ),
     (dql, "--eta 0 --num-candidates 1 --gamma 0.9", "--gamma 0.9", "--eta 0 --num-candidates 1"),
     (cac, "--eta 0 --num-candidates 1 --q-norm", "--q-norm", "--eta 0 --num-candidates 1"),
     (cac, "--schedule once --num-updates 50000", "--schedule once", "--num-updates 50000"),
@@ -188,6 +195,17 @@ def test_a_flag_that_the_mode_does_not_use_is_said(script, words, flag, because,
     (line,) = capsys.readouterr().err.splitlines()
     because = because if because.startswith("in") else f"with {because}"
     assert line == f"warning: {flag} has no effect {because}"
+
+
+@pytest.mark.parametrize("script", [gtp, bc, dql, cac])
+def test_without_a_critic_no_bound_is_reached(script, small, capsys):
+    """It is one of Q; 0 means that a loss may be anything, and has an effect."""
+    changes = {} if script is bc else {"eta": 0.0, "num_candidates": 1}
+    args = small(script=script, divergence_bound=1e-9, num_updates=2, eval_freq=2, **changes)
+    assert script.train(args)["status"] == "finished"
+    assert "--divergence-bound 1e-09 has no effect" in capsys.readouterr().err
+    script.start(replace(args, run_dir="", divergence_bound=0.0))
+    assert "divergence" not in capsys.readouterr().err
 
 
 def test_both_schedules_are_one_until_the_first_period_is_over():
