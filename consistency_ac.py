@@ -1091,8 +1091,9 @@ def resume_args(run, state=None):
 def check_resume(args, state):
     """ArgumentError where args change what a resume cannot -> the arguments to go on with."""
     saved = resume_args(args.resume, state)
-    eval_freq = args.eval_freq or saved.eval_freq
-    args = replace(args, run_dir=args.run_dir or saved.run_dir, eval_freq=eval_freq)
+    if not args.run_dir:  # of a program, which did not begin with resume_args
+        eval_freq = args.eval_freq or saved.eval_freq
+        args = replace(args, run_dir=saved.run_dir, eval_freq=eval_freq)
     changed = {key for key, value in vars(saved).items() if getattr(args, key) != value}
     refused = changed - FREE  # these a resume may change
     if refused:

@@ -101,11 +101,12 @@ class Variant:
 
     @property
     def file(self) -> Path | None:
-        """Where the functions are that it replaces; None where it replaces none."""
+        """Where the functions are that it replaces; None without any, and in a notebook."""
         for value in self.replaced.values():
             function = value.func if isinstance(value, partial) else value
             if callable(function):
-                return Path(sys.modules[function.__module__].__file__)
+                file = getattr(sys.modules[function.__module__], "__file__", "")
+                return Path(file) if os.path.isfile(file) else None
         return None
 
 
@@ -371,27 +372,39 @@ def check_free(folder: Path, args, title: str = "", script=gtp_offline) -> dict:
     return results | {"run_dir": str(folder)}
 
 
-def tell_other_code(results: dict, variant: Variant, script=gtp_offline) -> None:
-    """A line where a run that is there was made by other code than it would be now."""
-    changed = []
+def changed_code(results: dict, variant: Variant, script=gtp_offline) -> str:
+    """Which files are others by now than those that made a run that is there; '' if none."""
+    names = []
     if code_changed(results, Path(script.__file__)):
-        changed.append(f"{script.__name__}.py")
+        names.append(f"{script.__name__}.py")
     if variant.file and code_changed(results, variant.file, "ablation_sha256"):
-        changed.append(variant.file.name)
-    if changed:
-        what = f"{' and '.join(changed)} changed since {results['run_dir']} was made"
-        print(f"warning: {what}; remove that folder to train it anew", file=sys.stderr)
+        names.append(variant.file.name)
+    return " and ".join(names)
+
+
+def tell_other_code(found: list[tuple[str, str]]) -> None:
+    """A line for what changed_code says of runs: pairs of its words and a run's folder."""
+    made = {}
+    for names, folder in found:
+        made.setdefault(names, []).append(folder)
+    made.pop("", None)
+    for names, folders in made.items():
+        what = f"{names} changed since runs were made that are there ({len(folders)})"
+        line = f"warning: {what}; to train one anew, remove its folder: {folders[0]}"
+        print(line, file=sys.stderr)
 
 
 def check_grid(variants: dict[str, Variant], seeds: range, options: Options) -> list[dict]:
     """What all runs of a grid will find in their folders; ValueError as of check_free."""
     found = []
+    made_by = []
     for title, variant in variants.items():
         for seed in seeds:
             folder = run_folder(title, seed, options)
             args = replace(arguments(variant, seed, options), run_dir=str(folder))
             found.append(check_free(folder, args, title))
-            tell_other_code(found[-1], variant)
+            made_by.append((changed_code(found[-1], variant), str(folder)))
+    tell_other_code(made_by)
     return found
 
 
@@ -459,7 +472,7 @@ def plain(value):
 def sha256(path: str) -> str:
     """Of a dataset, as results.json has it; ValueError if it cannot be read."""
     try:
-        return sha256_of(Path(path))
+        return sha256_of(Path(os.path.expanduser(path)))
     except OSError as error:
         raise ValueError(f"--dataset-path {path} cannot be read ({error.strerror})") from error
 

@@ -81,14 +81,14 @@ def variants(coefficients=Arguments.coefficients, eq_16: bool = False) -> dict[s
 
 
 def draw_actions(table: dict[str, dict], path: Path) -> None:
-    """Actions of every variant's first seed at each K, turned back by pi / 2 obs."""
+    """Actions of every variant's first seed that counts at each K, turned back by pi / 2 obs."""
     steps = sorted({k for row in table.values() for k in row["off_mode"]})
     figure = new_figure(2.3 * len(steps), 2.5 * len(table))
     panels = figure.subplots(len(table), len(steps), squeeze=False)
     for (title, row), axes in zip(table.items(), panels, strict=True):
         for k, axis in zip(steps, axes, strict=True):
             off = cell(row["off_mode"].get(k), 100)
-            draw_panel(axis, load_policy(row["run_dirs"][0], num_steps=int(k)))
+            draw_panel(axis, load_policy(row["counted"][0], num_steps=int(k)))
             axis.set_title(f"{title}\nK = {k}, off-mode {off} %", fontsize=8)
     figure.savefig(path)
 

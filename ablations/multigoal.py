@@ -21,6 +21,7 @@ import torch
 from experiment import (
     ENDED,
     Variant,
+    changed_code,
     check_free,
     check_least,
     check_out,
@@ -72,14 +73,16 @@ def place(name: str, seed: int, options: Arguments) -> tuple:
 
 def check_folders(options: Arguments) -> None:
     """ValueError, before the first run, for a folder that one of the runs could not use."""
+    made_by = []
     for name in POLICIES:
         for seed in range(options.seeds):
             script, folder, args = place(name, seed, options)
             results = check_free(folder, args, script=script)
-            tell_other_code(results, Variant(), script)
+            made_by.append((changed_code(results, Variant(), script), str(folder)))
             refuse_diverged(results)
             if seed == 0:  # whose policy is drawn
                 refuse_lost(results)
+    tell_other_code(made_by)
 
 
 def run_one(name: str, seed: int, options: Arguments) -> dict:

@@ -544,7 +544,7 @@ def test_where_nothing_can_be_drawn_it_is_said(name, tmp_path, monkeypatch, caps
     assert not list((tmp_path / "out").glob("*.png"))
 
 
-def test_the_file_of_a_variant_is_that_of_its_functions():
+def test_the_file_of_a_variant_is_that_of_its_functions(monkeypatch):
     """Of a constant, as horizon.py replaces one, or of nothing there is none."""
     own = ROOT / "ablations" / "shortcut.py"
     loss = shortcut.consistency_loss
@@ -552,6 +552,22 @@ def test_the_file_of_a_variant_is_that_of_its_functions():
         assert experiment.Variant(replaced=replaced).file == own
     for replaced in ({}, {"EVALUATION_STEPS": {1, 2}}, {"NAME": "text"}):
         assert experiment.Variant(replaced=replaced).file is None
+    monkeypatch.delattr(shortcut, "__file__")  # as in a notebook
+    assert experiment.Variant(replaced={"a": loss}).file is None
+
+
+def test_what_changed_is_said_once_with_the_number_of_runs(capsys):
+    experiment.tell_other_code([("a.py", "r0"), ("", "r1"), ("a.py", "r2"), ("b.py", "r3")])
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(" changed")[0] for line in lines] == ["warning: a.py", "warning: b.py"]
+    assert "(2); to train one anew, remove its folder: r0" in lines[0] and "r3" in lines[1]
+
+
+def test_a_dataset_in_the_home_folder_is_known_again(tmp_path, monkeypatch):
+    """--dataset-path=~/x reaches an ablation as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "x.npz").write_bytes(b"data")
+    assert experiment.sha256("~/x.npz") == experiment.sha256_of(tmp_path / "x.npz")
 
 
 def test_a_run_of_other_code_that_is_found_again_is_said(tmp_path, capsys):
@@ -575,7 +591,7 @@ def test_a_run_of_other_code_that_is_found_again_is_said(tmp_path, capsys):
     ):
         file.write_text(json.dumps(whole | dict.fromkeys(keys, "0" * 64)))
         assert call("shortcut", *argv) == 0
-        said = f"warning: {names} changed since {file.parent} was made; remove that folder to "
+        said = f"warning: {names} changed since runs were made that are there (1); to train one "
         assert [line for line in capsys.readouterr().err.splitlines() if said in line]
     older = {key: value for key, value in whole.items() if key not in digests}
     file.write_text(json.dumps(older))  # of a version that did not say

@@ -371,6 +371,8 @@ def test_a_program_need_not_repeat_what_it_never_gave(name, run, loaded):
     saved = script.resume_args(run(script), state)
     args = replace(saved, run_dir="", eval_freq=0, num_updates=saved.num_updates + 1)
     assert script.check_resume(args, state) == replace(saved, num_updates=saved.num_updates + 1)
+    with pytest.raises(script.ArgumentError, match=r"drop --eval-freq$"):
+        script.check_resume(replace(saved, eval_freq=0), state)  # as on a command line
     bare = script.Args(resume=saved.resume)
     with pytest.raises(script.ArgumentError, match=r"\(a program takes them from resume_args\)"):
         script.check_resume(bare, state)
