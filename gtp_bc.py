@@ -1034,6 +1034,7 @@ def resume_args(run, state=None):
 def check_resume(args, state):
     """ArgumentError where args change what a resume cannot -> the arguments to go on with."""
     saved = resume_args(args.resume, state)
+    args = replace(args, resume=saved.resume)  # RUN/ and ~/RUN are one run
     if not args.run_dir:  # of a program, which did not begin with resume_args
         eval_freq = args.eval_freq or saved.eval_freq
         args = replace(args, run_dir=saved.run_dir, eval_freq=eval_freq)
@@ -1074,8 +1075,7 @@ def start(args):
     args = replace(args, device=find_device(args.device))
     state = load_checkpoint(Path(args.resume)) if args.resume else None
     if state:
-        path = Path(os.path.expanduser(args.resume))
-        args = check_resume(replace(args, resume=str(path)), state)
+        args = check_resume(args, state)
     check_args(args)
     with contextlib.suppress(ModuleNotFoundError):  # where the script was copied alone
         check = import_module("idle_flags").check

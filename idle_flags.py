@@ -48,7 +48,6 @@ IDLE = {
         *EVERY,
         *BASELINE,
         ({"eta": 0, "num_candidates": 1}, ["q_norm"]),
-        ({"num_updates": range(50_001)}, ["schedule"]),  # its first period is not over by then
     ],
 }
 REDRAWN = ("num_value_samples", "td_target")  # what these sample is drawn, used or not
@@ -58,13 +57,15 @@ def idle_flags(algorithm: str, args) -> dict[str, str]:
     """{flag of Args that does nothing: because of what}, of a script; {} for other names."""
     reasons = {}
     for values, names in IDLE.get(algorithm, []):
-        if all(_fits(getattr(args, name), value) for name, value in values.items()):
-            because = " ".join(_reason(args, name, value) for name, value in values.items())
+        if all(getattr(args, name) == value for name, value in values.items()):
+            because = " ".join(_words(name, value) for name, value in values.items())
             for name in names:
                 reasons.setdefault(name, f"with {because}" if because else f"in {algorithm}.py")
+    length = _words("num_updates", args.num_updates)
+    if algorithm == "consistency_ac" and args.num_updates <= 50_000:  # the first period of N(k)
+        reasons["schedule"] = f"with {length}"
     if algorithm in IDLE and _never_averages(args):
-        words = [_words(name, getattr(args, name)) for name in ("ema_start", "num_updates")]
-        reasons.setdefault("ema_every", f"with {' '.join(words)}")
+        reasons.setdefault("ema_every", f"with {_words('ema_start', args.ema_start)} {length}")
     if args.divergence_bound == 0:  # which also lets losses be
         reasons.pop("divergence_bound", None)
     return reasons
@@ -73,16 +74,6 @@ def idle_flags(algorithm: str, args) -> dict[str, str]:
 def _never_averages(args) -> bool:
     """Whether a baseline ends before its averaged actor begins to follow."""
     return getattr(args, "ema_start", -1) >= args.num_updates
-
-
-def _fits(value, wanted) -> bool:
-    """Whether a value is the wanted one, or in a range of them."""
-    return value in wanted if isinstance(wanted, range) else value == wanted
-
-
-def _reason(args, name: str, wanted) -> str:
-    """The wanted value as it is given or, of a range, the one that args have."""
-    return _words(name, getattr(args, name) if isinstance(wanted, range) else wanted)
 
 
 def _words(name: str, value) -> str:

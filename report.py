@@ -698,12 +698,17 @@ def by_data(rows: list[Row]) -> dict[tuple[str, str], list[Row]]:
     return groups
 
 
+def seeds_folder(run_dir: Path) -> Path:
+    """Where a sweep has the seeds of a run's variant."""
+    return Path(os.path.abspath(run_dir)).parent
+
+
 def sweeps_variant(row: Row) -> str:
     """The name that a sweep has given a row, or ''. Runs of other folders may be beside a sweep's
     in it."""
     for run, file in zip(row.runs, row.files, strict=True):
         if sweeps_folder(run) is not None:
-            variant = Path(os.path.abspath(file)).parents[1].name
+            variant = seeds_folder(Path(file).parent).name
             if variant != "default":
                 return variant
     return ""
@@ -897,9 +902,8 @@ def unscored_runs(rows: list[Row], pick: str) -> list[str]:
 
 def missing_seeds(row: Row, absent: dict) -> list[int]:
     """The seeds of the absent runs that lie beside those of a row."""
-    folders = {os.path.dirname(os.path.dirname(os.path.abspath(file))) for file in row.files}
-    beside = [run_dir for run_dir in absent if os.path.abspath(run_dir.parent) in folders]
-    seeds = {int(run_dir.name) for run_dir in beside}
+    folders = {seeds_folder(Path(file).parent) for file in row.files}
+    seeds = {int(run_dir.name) for run_dir in absent if seeds_folder(run_dir) in folders}
     return sorted(seeds - {*row.seeds})
 
 

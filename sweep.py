@@ -55,7 +55,7 @@ import tyro
 
 import offline_tasks
 from offline_tasks.files import is_held, replacing, sha256_of, take_any_letter
-from offline_tasks.provenance import code_changed
+from offline_tasks.provenance import code_changed, tell_other_code
 from sweeps.progress import (
     MOST_ATTEMPTS,
     Progress,
@@ -204,18 +204,16 @@ def tell_warnings(jobs):
         print(line, file=sys.stderr)
 
 
-def tell_other_code(jobs):
+def tell_changes_of_code(jobs):
     """A line for each script that has changed since it made runs that have ended: they stay."""
-    made = {}
+    found = []
     for job in jobs:
+        script = ROOT / f"{job.run.script}.py"
         results = read_results(job.run_dir) or {}
         ended = results.get("status") in ("finished", "diverged")
-        if ended and code_changed(results, ROOT / f"{job.run.script}.py"):
-            made.setdefault(job.run.script, []).append(job.run_dir)
-    for script, folders in made.items():
-        what = f"{script}.py has changed since runs of it have ended ({len(folders)})"
-        line = f"warning: {what}; to train one anew, remove its folder: {folders[0]}"
-        print(line, file=sys.stderr)
+        if ended and code_changed(results, script):
+            found.append((script.name, job.run_dir))
+    tell_other_code(found, "has changed since runs of it have ended")
 
 
 def data_files(sweep, data):
@@ -518,7 +516,7 @@ def run(options) -> int:
     sweep, jobs = load(options)
     slots = gpu_slots(options, len(jobs))
     tell_warnings(jobs)
-    tell_other_code(jobs)
+    tell_changes_of_code(jobs)
     if options.dry_run:
         print_commands(jobs)
         return 0
@@ -555,7 +553,7 @@ def slurm(options) -> int:
     options.data = options.data.resolve() if options.data else None
     sweep, jobs = load(options)
     tell_warnings(jobs)
-    tell_other_code(jobs)
+    tell_changes_of_code(jobs)
     progress = Progress(sweep, options.out)
     failed = {run: state for run, state in progress.states().items() if state == "failed"}
     for line in progress.complaints(failed):

@@ -153,6 +153,7 @@ def draw(table: dict[str, dict], path: Path, title: str, data_score: float | Non
         draws.append(partial(draw_energy_scores, steps=steps, data_score=data_score))
     if head:
         draws.append(partial(draw_scores, head=head, key=key))
+    refuse_empty(draws, path.parent)
     count = max(len(rows) for rows in families.values())
     figure = new_figure(5.5 * len(families), len(draws) * (1.3 + 0.3 * count))
     axes = figure.subplots(len(draws), len(families), squeeze=False)
@@ -207,7 +208,6 @@ def run(options: Arguments) -> None:
     options = prepare(options, "design_choices")
     table = compare("design_choices", options, variants(options))
     print_table(table)
-    refuse_empty([*steps_of(table), *filter(None, measured(table))], options)
     path = Path(options.out) / "design_choices.png"
     draw(
         table,

@@ -36,7 +36,7 @@ import idle_flags  # noqa: E402
 import offline_tasks  # noqa: E402
 from evaluate import ARGUMENT_ERRORS  # noqa: E402
 from offline_tasks.files import is_held, sha256_of, take_any_letter  # noqa: E402
-from offline_tasks.provenance import code_changed  # noqa: E402
+from offline_tasks.provenance import code_changed, tell_other_code  # noqa: E402
 from sweeps.reader import ArgumentError, make_out  # noqa: E402
 
 # Arguments that say where and how something runs; a finished run serves any of them
@@ -380,18 +380,6 @@ def changed_code(results: dict, variant: Variant, script=gtp_offline) -> str:
     if variant.file and code_changed(results, variant.file, "ablation_sha256"):
         names.append(variant.file.name)
     return " and ".join(names)
-
-
-def tell_other_code(found: list[tuple[str, str]]) -> None:
-    """A line for what changed_code says of runs: pairs of its words and a run's folder."""
-    made = {}
-    for names, folder in found:
-        made.setdefault(names, []).append(folder)
-    made.pop("", None)
-    for names, folders in made.items():
-        what = f"{names} changed since runs were made that are there ({len(folders)})"
-        line = f"warning: {what}; to train one anew, remove its folder: {folders[0]}"
-        print(line, file=sys.stderr)
 
 
 def check_grid(variants: dict[str, Variant], seeds: range, options: Options) -> list[dict]:
@@ -740,6 +728,7 @@ def style(axis) -> None:
 def bars(table: dict[str, dict], path: Path, title: str, data_score: float | None = None) -> None:
     """Energy score of each variant at each K, lower is better, and that of the data itself."""
     steps = steps_of(table)
+    refuse_empty(steps, path.parent)
     colors = ["#c6d4e8", "#7d9fca"] + ["#3b6fb6"] * len(steps)
     figure = new_figure(7, 1.2 + 0.5 * len(table))
     axis = figure.subplots()
@@ -770,15 +759,14 @@ def show(name: str, options: Options, table: dict, variants: dict, title: str) -
     genuine = options.env_id == paper.TABLE_3_TASK and not options.dataset_path
     print_table(table, printed_scores(variants) if genuine else None)
     path = Path(options.out) / f"{name}.png"
-    refuse_empty(steps_of(table), options)
     bars(table, path, title, floor(options))
     print(f"{path.with_suffix('.json')}, {path}")
 
 
-def refuse_empty(drawn: list, options: Options) -> None:
+def refuse_empty(drawn: list, folder: Path) -> None:
     """ValueError where nothing can be drawn: no run was evaluated before it diverged."""
     if not drawn:
-        raise ValueError(f"nothing to draw: every run in {options.out} diverged at once")
+        raise ValueError(f"nothing to draw: every run in {folder} diverged at once")
 
 
 def printed_scores(variants: dict[str, Variant]) -> dict[str, str]:

@@ -151,7 +151,7 @@ def trained_policy(title: str, runs: list[tuple[Path, object]], device: str) -> 
         has_critic = args.eta > 0 or args.num_candidates > 1
         if has_critic or candidates == 1:
             changes = {"num_candidates": candidates, "device": device}
-            if script != "diffusion_ql":  # whose network knows its own T alone
+            if args.num_steps != steps:
                 changes["num_steps"] = steps
             act = import_module(script).load_policy(folder, **changes)
             policy.acts.append(act)

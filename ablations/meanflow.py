@@ -24,11 +24,9 @@ Table 7 has no number to set beside these.
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -83,19 +81,12 @@ def variants(velocity: str = "both") -> dict[str, Variant]:
     return chosen | raw
 
 
-def outcome(run_dir: str, status: str) -> str:
-    """The status of a run, `diverged` also where its last actor loss is out of all bounds."""
-    losses = json.loads((Path(run_dir) / "results.json").read_text())["losses"]
-    if not losses:
-        return status
-    last = losses[-1]["actor"]
-    within = last is not None and last < 1e6  # null: it was not a number
-    return status if within else "diverged"
-
-
 def judged(results: dict) -> dict:
-    """A run's results with that status."""
-    return results | {"status": outcome(results["run_dir"], results["status"])}
+    """A run's results, `diverged` also where its last actor loss is out of all bounds."""
+    losses = results["losses"]
+    last = losses[-1]["actor"] if losses else 0.0
+    within = last is not None and last < 1e6  # null: it was not a number
+    return results if within else results | {"status": "diverged"}
 
 
 def run(options: Arguments) -> None:

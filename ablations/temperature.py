@@ -184,16 +184,12 @@ def print_sweep(table: dict[str, dict]) -> None:
     print_rows(heads, rows)
 
 
-def drawn_panels(rows: list[dict]) -> list[Panel]:
-    """Those of which any row has a number."""
-    return [panel for panel in PANELS if any(panel.find(row) for row in rows)]
-
-
 def draw(table: dict[str, dict], path: Path, title: str) -> None:
     """What is known of the best mode's mass, score and energy score against eta, for each clip:
     trained as points with ± std over the seeds, on the toy exact as lines."""
     rows = [*table.values()]
-    panels = drawn_panels(rows)
+    panels = [panel for panel in PANELS if any(panel.find(row) for row in rows)]
+    refuse_empty(panels, path.parent)
     ticks = sorted({row["eta"] for row in rows})
     clips = sorted({limit(row) for row in rows if row["eta"] > 0}) or [math.inf]
     figure = new_figure(5 * len(panels), 3.8)
@@ -271,7 +267,6 @@ def run(options: Arguments) -> None:
             add_exact(row, row["eta"], clip)
     write("temperature", options, table)
     print_sweep(table)
-    refuse_empty(drawn_panels([*table.values()]), options)
     path = Path(options.out) / "temperature.png"
     draw(table, path, f"Temperature, mean ± std of {seeds_text(options.seeds)}")
     print(f"{path.with_suffix('.json')}, {path}")

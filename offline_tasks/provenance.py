@@ -55,6 +55,18 @@ def code_changed(results: dict, file: Path, key: str = "script_sha256") -> bool:
     return isinstance(then, str) and then.split(THEN)[-1] != sha256_of(file)
 
 
+def tell_other_code(found, since: str = "changed since runs were made that are there") -> None:
+    """A line on stderr for each file that made runs, and is another by now, with their number.
+    found: pairs of its name ('': nothing has changed) and a run's folder."""
+    made = {}
+    for name, folder in found:
+        made.setdefault(name, []).append(folder)
+    made.pop("", None)
+    for name, folders in made.items():
+        line = f"warning: {name} {since} ({len(folders)}); to train one anew, remove its folder: "
+        print(f"{line}{folders[0]}", file=sys.stderr)
+
+
 def _both(then, now):
     """One of two texts where they are the same or one is not known, else both in their order."""
     if then is None or now is None:
