@@ -28,6 +28,7 @@ import gtp_offline
 import offline_tasks
 from evaluate import ARGUMENT_ERRORS, full_memory, load_run, own
 from gtp_offline import ArgumentError, InputError
+from old_checkpoints import action_units
 
 EXPORTED = {"t.npy", "c_in.npy", "w0.npy", "b0.npy", "w3.npy"}  # in the policy.npz of any version
 LARGEST_WEIGHT = 1e6  # trained ones are below 100; beyond it actions are -1 and 1 alone
@@ -91,7 +92,10 @@ def export(run: Path, num_steps: int | None = None) -> tuple[dict[str, np.ndarra
         arrays[f"b{k}"] = weights[f"net.{layer}.bias"]
     arrays = {name: array.numpy().astype(np.float32) for name, array in arrays.items()}
     check_arrays(arrays, run, state["results"]["update"])
-    arrays["action_bounds"] = np.float32(state["results"]["dataset"]["action_bounds"])
+    about = state["results"]["dataset"]
+    if "action_bounds" not in about:  # of an older version
+        about = action_units(args.env_id)
+    arrays["action_bounds"] = np.float32(about["action_bounds"])
     if script is gtp_offline and args.num_candidates > 1:
         what = f"{run} chooses among {args.num_candidates} actions by its critic"
         line = f"{what}, the export samples one and has no critic"

@@ -1217,7 +1217,7 @@ def load_networks(state, args):
     nets.load_state_dict(weights)
     about = state["results"]["dataset"]
     if "action_bounds" not in about:  # of an older version
-        about |= import_module("old_checkpoints").action_units(args.env_id)
+        about |= import_module("old_checkpoints").action_units(state["results"]["env_id"])
     nets["actor"].action_bounds = np.float32(about["action_bounds"])
     return nets
 

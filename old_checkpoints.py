@@ -29,7 +29,7 @@ def upgrade(state: dict) -> None:
     state["device"] = torch.device(results["args"]["device"]).type
 
 
-def action_units(env_id: str) -> dict:
+def action_units(env_id: str | None) -> dict:
     """What results.json says of the units of actions since they have any: before, all lay in
     [-1, 1], which the environment stretched to its own bounds."""
     bounds = None

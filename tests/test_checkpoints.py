@@ -21,6 +21,7 @@ from conftest import ROOT, differences, lasting
 
 import consistency_ac as cac
 import diffusion_ql as dql
+import export_policy
 import gtp_bc as bc
 import gtp_offline as gtp
 
@@ -780,6 +781,12 @@ def test_a_policy_acts_from_a_checkpoint_of_format_1(name, tmp_path):
     act = FAMILY[name].load_policy(format1_run(name, tmp_path))
     action = act(np.zeros(3))
     assert action.shape == (2,) and np.abs(action).max() <= 1
+
+
+def test_a_policy_is_exported_from_a_checkpoint_of_format_1(tmp_path):
+    """Its results do not say in which units its actions are."""
+    arrays, _ = export_policy.export(format1_run("gtp_offline", tmp_path))
+    assert arrays["action_bounds"].tolist() == [-1, 1]
 
 
 def test_a_run_of_format_1_goes_on_as_an_ablation_too(small, tmp_path, monkeypatch):

@@ -346,6 +346,8 @@ def test_a_run_from_before_units_stretches_the_unit_range(script, recorder, data
     assert old.d4rl_semantics and old.action_units == "unit"
     loaded = script.load_networks(state, old)
     assert loaded["actor"].action_bounds.tolist() == SHIFTED.tolist()
+    elsewhere = script.load_networks(state, replace(old, env_id="Hopper-v5"))  # evaluated there
+    assert elsewhere["actor"].action_bounds.tolist() == SHIFTED.tolist()
     with pytest.raises(ValueError, match="--action-units env"):
         script.load_data(old)  # as before: those of the file are beyond 1
 
