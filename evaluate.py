@@ -10,7 +10,6 @@ rows that the run held out. Exit code: 2 for a wrong argument, 1 for what cannot
 """
 
 import contextlib
-import json
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -85,23 +84,8 @@ def load_run(path):
             f"{path} is of the ablation {variant!r}, which may act otherwise than {name}.py; "
             "its results.json has its evaluations"
         )
-    warn_of_divergence(path, state["results"]["update"])
+    offline_tasks.warn_of_divergence(path, state["results"]["update"])
     return script, state
-
-
-def warn_of_divergence(path, update):
-    """A line on stderr where the run went on from the checkpoint of an update and diverged."""
-    folder = path if path.is_dir() else path.parent
-    try:
-        results = json.loads((folder / "results.json").read_text())
-        diverged = results["update"] if results["status"] == "diverged" else None
-    except (OSError, ValueError, TypeError, KeyError):  # absent, or not a run's
-        return
-    if diverged:
-        print(
-            f"warning: {path} diverged by update {diverged}; its checkpoint is of update {update}",
-            file=sys.stderr,
-        )
 
 
 def algorithm(path):

@@ -239,8 +239,7 @@ def find_device(device):
 
 def task_defaults(env_id, device, num_updates):
     """The task's row of TASKS and what depends on the kind of task and on the device alone."""
-    task = env_id.rpartition("-v")[0]
-    task = task.replace("minari:D4RL/", "D4RL/")
+    task = env_id.rpartition("-v")[0].replace("minari:D4RL/", "D4RL/")
     values = {}
     if task in TASKS:
         values = dict(zip(TASK_FIELDS, TASKS[task], strict=True))
@@ -1226,12 +1225,13 @@ def load_policy(checkpoint, **changes):
     """act(obs), NumPy (obs_dim,) -> (action_dim,) in the environment's units, of a run, on the CPU.
     changes: of CHANGEABLE (device="cuda"); ArgumentError for others and for bad values."""
     state = load_checkpoint(Path(checkpoint))
+    if TASKS_FOLDER.is_dir():
+        tasks().warn_of_divergence(checkpoint, state["results"]["update"])
     if not changes.keys() <= CHANGEABLE:
         raise ArgumentError(f"{sorted(changes)}: only {sorted(CHANGEABLE)} can be changed")
     args = replace(saved_args(state), **{"device": "cpu"} | changes)
     args = replace(args, device=find_device(args.device), track=False, compile=False)
-    saved = {"resume": str(checkpoint), "dataset_path": "none"}  # nor a task
-    check_args(replace(args, env_id="", action_units="auto", **saved))
+    check_args(replace(args, env_id="", action_units="auto", dataset_path="-", resume="-"))
     return make_act(load_networks(state, args), args, args.seed)
 
 
@@ -1297,6 +1297,8 @@ def start(args):
     if state:
         args = check_resume(args, state)
     check_args(args)
+    plain = {key: v.item() for key, v in vars(args).items() if isinstance(v, np.generic)}
+    args = replace(args, **plain)  # a checkpoint may not hold np.float64
     with contextlib.suppress(ModuleNotFoundError):  # where the script was copied alone
         check = import_module("idle_flags").check
         fault = "" if VARIANT else check(Path(__file__).stem, args, default_args, DECISIVE)
@@ -1372,8 +1374,8 @@ def running(args, results):
             stack.enter_context(filelock.FileLock(run_dir / ".lock", timeout=0))
             tempfile.TemporaryFile(dir=run_dir).close()  # a lock of before needs no right to write
         except OSError as error:
-            reason = f"--run-dir {run_dir} is in use or unusable; free it or name another ({error})"
-            raise InputError(reason) from error
+            reason = f"--run-dir {run_dir} is in use or unusable; free it, name another"
+            raise InputError(f"{reason}, or resume a copy of it ({error})") from error
         update = results["update"]
         if update and load_checkpoint(Path(args.resume))["results"]["update"] != update:
             raise InputError(f"{args.resume} has gone on meanwhile; resume it again")
@@ -1541,8 +1543,9 @@ def ended_results(args, state):
         return {}
     results = tasks().ended_results(args.run_dir)
     same = {"status": "finished", "num_updates": args.num_updates}
-    same["update"] = state["results"]["update"]
-    if results | same != results or results["args"].get("dataset_path") != args.dataset_path:
+    saved = state["results"]
+    same["update"] = saved["update"]
+    if results | same != results or saved["args"].get("dataset_path") != args.dataset_path:
         return {}  # there is something to do, or the dataset's new place to record
     show_end(load_networks(state, args), results, args)
     return results

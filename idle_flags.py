@@ -4,6 +4,7 @@ A flag counts as given where its value is not the task's default. Rows are data:
 values these flags do nothing. A script that has been copied alone does without this file.
 """
 
+import math
 import sys
 from dataclasses import fields
 
@@ -104,11 +105,22 @@ def check(algorithm: str, args, default_args, decisive) -> str:
     if args.eval_actor == "ema" and _never_averages(args):
         line = f"warning: --eval-actor ema: averages begin at --ema-start {args.ema_start}"
         print(f"{line}, so the actor as it was initialised acts", file=sys.stderr)
+    _report_top_k(args, default)
     for switch in [name for name, value in given.items() if value is True]:
         fault = check_switch(switch, args, default, default_args(**given | {switch: False}))
         if fault:
             return fault
     return ""
+
+
+def _report_top_k(args, default) -> None:
+    """A line on stderr where a baseline is to select an evaluation of a rank that none has."""
+    rank = getattr(args, "top_k", 0)
+    freq = args.eval_freq or max(1, args.num_updates // 20)
+    evaluations = math.ceil(args.num_updates / freq)
+    if rank >= evaluations and rank != default.top_k:
+        line = f"warning: --top-k {rank}, from 0, is beyond the {evaluations} evaluations"
+        print(f"{line}: `selected` takes the last rank", file=sys.stderr)
 
 
 def report(algorithm: str, args, default) -> None:

@@ -69,6 +69,7 @@ from offline_tasks.rollout import (
 from offline_tasks.run_folders import (
     check_resumed,
     ended_results,
+    warn_of_divergence,
 )
 from offline_tasks.tracking import (
     check_run,
@@ -119,4 +120,5 @@ __all__ = [
     "take_any_letter",
     "task_dims",
     "tracking",
+    "warn_of_divergence",
 ]

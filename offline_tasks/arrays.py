@@ -67,7 +67,7 @@ def reading(path, kind: str = "HDF5 or NPZ"):
 def read_file(path, d4rl_semantics: bool = False) -> dict:
     """The float32 arrays, in D4RL's names, of an HDF5 or NPZ file with D4RL's or Gymnasium's.
     `timeouts` may be absent; `next_observations` are there if the file has them and its rows are
-    not in the order of time (D4RL's rule does not look at them)."""
+    not in the order of time (D4RL's rule does not take them, which is said)."""
     arrays = {}
     with reading(path), _opened(path) as file:
         for key, other in NAMES.items():
@@ -79,11 +79,13 @@ def read_file(path, d4rl_semantics: bool = False) -> dict:
                 raise WrongContentError(f"it has no {either}")
         if "masks" in file:
             _check_masks(_read(path, file, "masks"), arrays["terminals"])
-        if "next_observations" in file and not d4rl_semantics:
+        if "next_observations" in file:
             arrays["next_observations"] = _read(path, file, "next_observations")
     shapes = {array.shape for key, array in arrays.items() if key.endswith("observations")}
     if "next_observations" in arrays and len(shapes) == 1 and arrays["observations"].ndim == 2:
-        _look_at_order(path, arrays)  # other shapes are refused by `check_arrays`
+        _look_at_order(path, arrays, d4rl_semantics)  # `check_arrays` refuses other shapes
+    if d4rl_semantics:
+        arrays.pop("next_observations", None)
     return arrays
 
 
@@ -223,21 +225,27 @@ def _pieces(parts: list, rows: int = 10_000):
             yield piece.reshape(len(piece), -1)
 
 
-def _look_at_order(path, arrays: dict) -> None:
+def _look_at_order(path, arrays: dict, d4rl_semantics: bool) -> None:
     """Takes next_observations away where they are the next rows, except at the ends of episodes:
-    what stands there is often the first observation of the next episode."""
+    what stands there is often the first observation of the next episode. A line says what is
+    used, under D4RL's rule where that is not what the file says."""
     goes_on = ~episode_ends(arrays)[:-1]
     following = arrays["next_observations"][:-1]
     rows = arrays["observations"][1:]
     same = ((following == rows) | (np.isnan(following) & np.isnan(rows))).all(1)
     others = int((goes_on & ~same).sum())
+    counted = f"{others} of {goes_on.sum()} are not the next row"
+    if d4rl_semantics:
+        if others:
+            ignored = f"warning: next_observations are ignored ({counted})"
+            say(path, f"{ignored}; --no-d4rl-semantics takes them")
+        return
     if goes_on.any() and not others:
         say(path, "rows are in the order of time: the next row is the next observation")
         del arrays["next_observations"]
         return
     if not np.isfinite(following).all():
         return  # `check_arrays` refuses them
-    counted = f"{others} of {goes_on.sum()} are not the next row"
     say(path, f"rows are not in the order of time: next_observations are used ({counted})")
 
 

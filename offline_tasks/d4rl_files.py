@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from offline_tasks.arrays import read_file
-from offline_tasks.files import one_at_a_time, sha256_of
+from offline_tasks.files import data_folder, one_at_a_time, sha256_of, writing_data
 
 LOCOMOTION = {"halfcheetah": (17, 6), "hopper": (11, 3), "walker2d": (17, 6)}  # obs, action dims
 LEVELS = ("medium", "medium-replay", "medium-expert")
@@ -168,16 +168,17 @@ def fix_timeouts(data: dict) -> dict:
 # ---- download ------------------------------------------------------------------------------------
 
 
-def dataset_file(env_id: str, folder: Path) -> Path:
-    """The task's file in `folder`, downloaded if absent, verified. Raises ValueError if it cannot
-    be had or is not D4RL's (then it is kept as .bad)."""
-    path = folder / DATASETS[env_id][0].split("/")[-1]
-    if not path.exists():
-        _download(env_id, path)
-    wrong = _difference(env_id, path)
-    if wrong is None:
-        return path
-    bad = _set_aside(path, path)
+def dataset_file(env_id: str) -> Path:
+    """The task's file, downloaded if absent, verified. Raises ValueError if it cannot be had or is
+    not D4RL's (then it is kept as .bad)."""
+    path = data_folder() / DATASETS[env_id][0].split("/")[-1]
+    with writing_data(path.parent):
+        if not path.exists():
+            _download(env_id, path)
+        wrong = _difference(env_id, path)
+        if wrong is None:
+            return path
+        bad = _set_aside(path, path)
     raise ValueError(
         f"dataset file {path} is not D4RL's: {wrong}; it was kept as {bad.name}. "
         "Run again to download it afresh, or pass --dataset-path FILE"

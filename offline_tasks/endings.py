@@ -12,9 +12,8 @@ def say_end(results: dict) -> None:
     """Prints, of a run's results.json, why it ended early, and the remedy or how to go on."""
     run_dir = results["args"]["run_dir"]
     if results["status"] == "diverged":
-        names = sorted(results["diverged"])
         where = f"by update {results['update']}; see {run_dir}/results.json"
-        print(f"{names} diverged {where}; {_remedy(names)}")
+        print(f"{sorted(results['diverged'])} diverged {where}; {_remedy(results['diverged'])}")
     if "early_stop" in results:
         before, now = results["early_stop"]
         print(f"ended by --early-stop at update {results['update']}: L_d {before:.6g} -> {now:.6g}")
@@ -26,11 +25,16 @@ def say_end(results: dict) -> None:
         print(f"interrupted; go on with: {results['command'] if results['variant'] else command}")
 
 
-def _remedy(names: list[str]) -> str:
-    """What may help, by what diverged: rewards concern the critic alone."""
-    of_critic = any("q" in name or "critic" in name or name == "value" for name in names)
-    smaller = "--reward-scale or --learning-rate" if of_critic else "--learning-rate"
-    return f"try a smaller {smaller}, a --grad-norm, or another --divergence-bound"
+def _remedy(means: dict[str, float]) -> str:
+    """What may help, by what diverged: rewards concern the critic alone, and a bound what is
+    finite, which is Q."""
+    of_critic = any("q" in name or "critic" in name or name == "value" for name in means)
+    smaller = "--learning-rate"
+    if of_critic:
+        smaller = "--reward-scale, --critic-learning-rate or --learning-rate"
+    if any(map(math.isfinite, means.values())):
+        return f"try a smaller {smaller}, a --grad-norm, or another --divergence-bound"
+    return f"try a smaller {smaller} or a --grad-norm; only --divergence-bound 0 would go on so"
 
 
 def largest_rewards(rewards: np.ndarray, terminals: np.ndarray) -> dict:

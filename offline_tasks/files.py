@@ -7,17 +7,34 @@ import sys
 import threading
 from pathlib import Path
 
+D4RL_FOLDER = "D4RL_DATASET_DIR"  # the variable of D4RL's own folder, where toys lie too
+ANOTHER_FILE = ", or pass --dataset-path FILE"
 
-def data_folder() -> Path:
-    """$D4RL_DATASET_DIR, or D4RL's own ~/.d4rl/datasets, absolute; ValueError where a ~ in it
-    stands for no folder: an unknown user, or a container's without a home."""
-    folder = os.environ.get("D4RL_DATASET_DIR") or "~/.d4rl/datasets"
+
+def data_folder(variable=D4RL_FOLDER, default="~/.d4rl/datasets", instead=ANOTHER_FILE) -> Path:
+    """The folder that an environment variable names, or the default, absolute; ValueError where a ~
+    in it stands for no folder: an unknown user, or a container's without a home."""
+    folder = os.environ.get(variable) or default
     try:
         return Path(folder).expanduser().absolute()
     except RuntimeError as error:
         raise ValueError(
-            f"dataset folder {folder}: no home directory is known for its ~; set D4RL_DATASET_DIR "
-            "to a writable folder, or pass --dataset-path FILE"
+            f"dataset folder {folder}: no home directory is known for its ~; set {variable} "
+            f"to a writable folder{instead}"
+        ) from error
+
+
+@contextlib.contextmanager
+def writing_data(folder: Path, variable=D4RL_FOLDER, instead=ANOTHER_FILE):
+    """Makes a folder of data, which a variable can name. ValueError, which names the variable, of
+    what the system refuses in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise ValueError(
+            f"dataset folder {folder} cannot be used ({error}): set {variable} to a writable "
+            f"folder{instead}"
         ) from error
 
 

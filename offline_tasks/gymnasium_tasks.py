@@ -202,7 +202,7 @@ def missing_bounds(env_id: str, env) -> str:
     return f"the action space of {env_id} is not bounded in columns {listed}"
 
 
-def dataset_file(env_id: str, folder: Path) -> Path:
+def dataset_file(env_id: str) -> Path:
     """Raises a ValueError: such a task has no dataset here."""
     raise ValueError(f"env id {env_id!r} has no dataset of its own; give --dataset-path FILE")
 

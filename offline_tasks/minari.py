@@ -5,23 +5,24 @@ and gymnasium-robotics' hands and kitchen, which are not D4RL's. 100 is the data
 return.
 """
 
+import contextlib
 import dataclasses
 import functools
 import importlib
 import json
 import math
-import os
 import re
 import sys
 from pathlib import Path
 
 import numpy as np
 
-from offline_tasks import arrays, gymnasium_tasks
+from offline_tasks import arrays, files, gymnasium_tasks
 from offline_tasks.environments import closing
-from offline_tasks.files import one_at_a_time
+from offline_tasks.files import one_at_a_time, writing_data
 from offline_tasks.reading import WrongContentError
 
+FOLDER = "MINARI_DATASETS_PATH"
 PREFIX = "minari:"  # of an id without a namespace, which could be Gymnasium's
 ID = re.compile(r"([-\w]+/)*[-\w]+-v\d+")
 EPISODE = re.compile(r"episode_\d+")
@@ -36,8 +37,16 @@ def owns(env_id: str) -> bool:
 
 def data_folder(env_id: str) -> Path:
     """Where Minari keeps the dataset: {id}/data in $MINARI_DATASETS_PATH or ~/.minari/datasets."""
-    root = os.environ.get("MINARI_DATASETS_PATH") or "~/.minari/datasets"
-    return Path(root).expanduser() / env_id.removeprefix(PREFIX) / "data"
+    # No other file helps: what its environment is stands there too.
+    root = files.data_folder(FOLDER, "~/.minari/datasets", instead="")
+    return root / env_id.removeprefix(PREFIX) / "data"
+
+
+def is_there(env_id: str) -> bool:
+    """Whether the dataset has been downloaded; not, where no home for it is known."""
+    with contextlib.suppress(ValueError):
+        return data_folder(env_id).is_dir()
+    return False
 
 
 def check_env_id(env_id: str) -> None:
@@ -72,8 +81,8 @@ def _downloaded(env_id: str) -> Path:
     if _is_whole(folder):
         return folder
     minari = _minari(env_id)
-    folder.parent.parent.mkdir(parents=True, exist_ok=True)
-    with one_at_a_time(folder.parent):
+    parent = folder.parent.parent
+    with writing_data(parent, FOLDER, instead=""), one_at_a_time(folder.parent):
         if not _is_whole(folder):  # no other process has been faster
             _download(minari, env_id, folder)
     return folder
@@ -107,7 +116,7 @@ def metadata(env_id: str) -> dict:
         raise ValueError(f"{path} is broken ({error}): delete it to download it again") from error
 
 
-def dataset_file(env_id: str, folder: Path) -> Path:
+def dataset_file(env_id: str) -> Path:
     """main_data.hdf5 in Minari's own folder. Raises ValueError for other formats."""
     form = metadata(env_id).get("data_format", "hdf5")
     if form != "hdf5":

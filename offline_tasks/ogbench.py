@@ -10,7 +10,6 @@ share of episodes that end in success, in per cent.
 import contextlib
 import functools
 import importlib
-import os
 import re
 import warnings
 import zipfile
@@ -19,8 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from offline_tasks import arrays, gymnasium_tasks
-from offline_tasks.files import one_at_a_time
+from offline_tasks.files import data_folder, one_at_a_time, writing_data
 
+FOLDER = "OGBENCH_DATASET_DIR"
 ID = re.compile(r"(?P<env>[-\w]+)-(?P<data>[a-z]+)-singletask(?P<task>-task\d)?-v0")
 INSTALL = "pip install ogbench"
 _idle = {}  # (env_id, render_mode): environments that were closed, to be used again
@@ -92,15 +92,13 @@ def action_bounds(env_id: str) -> np.ndarray | None:
         return gymnasium_tasks.bounds_of(env)
 
 
-def dataset_file(env_id: str, folder: Path) -> Path:
+def dataset_file(env_id: str) -> Path:
     """The NPZ file in $OGBENCH_DATASET_DIR or OGBench's own ~/.ogbench/data, downloaded if absent.
     Raises a ValueError if it cannot be had."""
-    folder = Path(os.environ.get("OGBENCH_DATASET_DIR") or "~/.ogbench/data").expanduser()
     _, name = names(env_id)
-    path = folder / f"{name}.npz"
+    path = data_folder(FOLDER, "~/.ogbench/data") / f"{name}.npz"
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with one_at_a_time(path):
+        with writing_data(path.parent, FOLDER), one_at_a_time(path):
             if not path.exists():  # no other process has been faster
                 _download(env_id, path)
     return path

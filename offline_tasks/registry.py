@@ -1,7 +1,7 @@
 """Which module an environment id belongs to, and the calls that depend on it.
 
 Each source of tasks is a module with the same calls: `owns(env_id)`, `task_dims(env_id)`,
-`make_env(env_id, render_mode)`, `action_bounds(env_id)`, `dataset_file(env_id, folder)`,
+`make_env(env_id, render_mode)`, `action_bounds(env_id)`, `dataset_file(env_id)`,
 `read_arrays(env_id, path, d4rl_semantics)`, `normalized_score(env_id, returns)`. The first that
 owns an id is asked.
 """
@@ -15,7 +15,6 @@ import numpy as np
 
 from offline_tasks import d4rl_files, gymnasium_tasks, minari, ogbench, toys
 from offline_tasks.environments import closing
-from offline_tasks.files import data_folder
 
 SOURCES = (toys, d4rl_files, minari, ogbench, gymnasium_tasks)  # the last owns whatever is left
 BENCHMARKS = {toys: "toys", d4rl_files: "D4RL", minari: "Minari", ogbench: "OGBench"}
@@ -39,7 +38,7 @@ def check_env_id(env_id: str) -> None:
     package.module:EnvId-v0."""
     if source(env_id) is gymnasium_tasks:
         prefixed = f"{minari.PREFIX}{env_id}"
-        there = [prefixed] if minari.data_folder(prefixed).is_dir() else []
+        there = [prefixed] if minari.is_there(prefixed) else []
         gymnasium_tasks.check_env_id(env_id, others=[*there, *TASK_DIMS])
     elif source(env_id) in (minari, ogbench):
         source(env_id).check_env_id(env_id)
@@ -114,19 +113,12 @@ def _choose_renderer() -> None:
 
 
 def dataset_file(env_id: str) -> Path:
-    """The task's data file in $D4RL_DATASET_DIR (default ~/.d4rl/datasets): D4RL's under D4RL's
-    name, downloaded if absent and verified; a toy's made from a seed. Raises ValueError without a
-    network, on a wrong checksum (the file is kept as .bad), and for ids that have no dataset."""
+    """The task's data file, in the folder of its source. $D4RL_DATASET_DIR (default
+    ~/.d4rl/datasets): D4RL's under D4RL's name, downloaded if absent and verified; a toy's made
+    from a seed. Raises ValueError without a network, on a wrong checksum (the file is kept as
+    .bad), for a folder that cannot be used, and for ids that have no dataset."""
     check_env_id(env_id)
-    folder = data_folder()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return source(env_id).dataset_file(env_id, folder)
-    except OSError as error:
-        raise ValueError(
-            f"dataset folder {folder} cannot be used ({error}): set D4RL_DATASET_DIR to a writable "
-            "folder, or pass --dataset-path FILE"
-        ) from error
+    return source(env_id).dataset_file(env_id)
 
 
 def read_arrays(env_id: str, path, d4rl_semantics: bool = False) -> dict:

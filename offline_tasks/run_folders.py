@@ -1,6 +1,7 @@
 """What lies in a run's folder already, which a run or a resume must not replace."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -52,6 +53,16 @@ def read_results(folder) -> dict:
     except (OSError, ValueError):
         return {}
     return results if isinstance(results, dict) else {}
+
+
+def warn_of_divergence(path, update: int) -> None:
+    """A line on stderr where the run in a folder, or of a checkpoint in it, went on from the
+    checkpoint of an update and diverged."""
+    path = Path(os.path.expanduser(path))
+    results = read_results(path if path.is_dir() else path.parent)
+    if results.get("status") == "diverged":
+        diverged = f"{path} diverged by update {results.get('update')}"
+        print(f"warning: {diverged}; its checkpoint is of update {update}", file=sys.stderr)
 
 
 def ended_results(run_dir) -> dict:

@@ -11,7 +11,7 @@ import numpy as np
 
 from offline_tasks import multigoal, pointmaze
 from offline_tasks.arrays import DatasetError, read_file
-from offline_tasks.files import data_folder, replacing
+from offline_tasks.files import data_folder, replacing, writing_data
 
 TOYS = multigoal.TASKS | pointmaze.TASKS
 TASK_DIMS = {name: (toy.obs_dim, toy.action_dim, toy.max_steps) for name, toy in TOYS.items()}
@@ -45,7 +45,7 @@ def read_arrays(env_id: str, path, d4rl_semantics: bool = False) -> dict:
     try:
         return read_file(path, d4rl_semantics)
     except DatasetError as error:
-        own = made_file(env_id, data_folder()).resolve() == Path(path).resolve()
+        own = made_file(env_id).resolve() == Path(path).resolve()
         if not own or isinstance(error.__cause__, (PermissionError, MemoryError)):
             raise
         raise DatasetError(f"dataset {path} is damaged: delete it, it is made again") from error
@@ -56,17 +56,18 @@ def normalized_score(env_id: str, returns: np.ndarray) -> np.ndarray:
     return 100 * returns / TOYS[env_id].rewards.max()
 
 
-def made_file(env_id: str, folder: Path) -> Path:
-    """Where in `folder` the dataset is, once it has been made."""
-    return folder / f"{env_id}-{TOYS[env_id].data_version}.npz"
+def made_file(env_id: str) -> Path:
+    """Where the dataset is, once it has been made."""
+    return data_folder() / f"{env_id}-{TOYS[env_id].data_version}.npz"
 
 
-def dataset_file(env_id: str, folder: Path) -> Path:
-    """The dataset in `folder`, made if absent."""
-    path = made_file(env_id, folder)
-    if not path.exists():
-        with replacing(path) as temporary:
-            np.savez(temporary, **make_data(env_id))
+def dataset_file(env_id: str) -> Path:
+    """The dataset, made if absent."""
+    path = made_file(env_id)
+    with writing_data(path.parent):
+        if not path.exists():
+            with replacing(path) as temporary:
+                np.savez(temporary, **make_data(env_id))
     return path
 
 

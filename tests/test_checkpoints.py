@@ -711,6 +711,32 @@ def test_a_resume_takes_the_same_dataset_from_a_new_place(small, dataset, tmp_pa
     assert results["status"] == "finished" and results["args"]["dataset_path"] == str(moved)
 
 
+def test_a_run_that_has_ended_resumes_though_its_new_place_is_in_results_alone(
+    small, dataset, tmp_path, capsys
+):
+    """The checkpoint's own place is another, where nothing need be."""
+    old = shutil.copy(dataset, tmp_path / "old.npz")
+    gtp.train(small(num_updates=1, dataset_path=str(old)))
+    new = shutil.move(old, tmp_path / "new.npz")
+    gtp.train(replace(gtp.resume_args(tmp_path / "run"), dataset_path=str(new)))
+    capsys.readouterr()
+    results = gtp.train(gtp.resume_args(tmp_path / "run"))
+    assert results["args"]["dataset_path"] == str(new)
+    assert "has ended at update 1: nothing to train" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("script", FAMILY.values())
+def test_numbers_and_words_of_numpy_do_not_spoil_a_checkpoint(script, small, tmp_path):
+    """A program's np.linspace and np.array, say: torch.load takes them for more than weights."""
+    args = small(script=script, num_updates=1, env_id=np.str_(""), learning_rate=np.float64(1e-3))
+    script.train(replace(args, run_dir=np.str_(args.run_dir), action_units=np.str_("auto")))
+    assert script.load_policy(tmp_path / "run")(np.zeros(3)).shape == (2,)
+    saved = script.resume_args(tmp_path / "run")
+    assert saved.learning_rate == 1e-3
+    kinds = {type(value) for value in vars(saved).values()}
+    assert kinds <= {bool, int, float, str}
+
+
 def test_nothing_to_resume_is_refused(tmp_path):
     for call in (gtp.resume_args, lambda path: gtp.train(gtp.Args(resume=str(path)))):
         with pytest.raises(gtp.ArgumentError, match="absent holds no whole checkpoint"):

@@ -608,6 +608,26 @@ def test_a_script_alone_reads_d4rls_keys_alike(script, rule, seed, tmp_path, mon
 
 
 @SCRIPT
+def test_next_observations_that_d4rls_rule_ignores_are_said(script, tmp_path, capsys):
+    """Of one's own shuffled buffer, given for a task of D4RL's; not of rows in order of time."""
+    rng = np.random.default_rng(0)
+    data = make_dataset(obs_dim=11, action_dim=3)
+    data["next_observations"] = np.roll(data["observations"], -1, 0)
+    order = rng.permutation(240)
+    said = "next_observations are ignored (227 of 227 are not the next row); --no-d4rl-semantics"
+    for name, rows, line in (("f", np.arange(240), ""), ("g", order, said)):
+        path = write(tmp_path / f"{name}.npz", {key: array[rows] for key, array in data.items()})
+        args = script.default_args("hopper-medium-v2", dataset_path=str(path), device="cpu")
+        assert args.d4rl_semantics
+        script.load_data(args)
+        warned = capsys.readouterr().err
+        assert line in warned and bool(line) == ("next_observations" in warned)
+    found, _, _ = script.load_data(replace(args, d4rl_semantics=False))
+    following = data["next_observations"][order]
+    np.testing.assert_array_equal(found["next_observations"], following)
+
+
+@SCRIPT
 @pytest.mark.parametrize("given", [False, True])
 def test_a_script_alone_says_that_it_ignores_next_observations(
     script, given, tmp_path, alone, capsys

@@ -151,7 +151,8 @@ def test_a_folder_that_can_no_longer_be_written_is_met_before_tensorboard(small,
 
     monkeypatch.setattr(tempfile, "TemporaryFile", refused)
     args = small(tensorboard=True)
-    with pytest.raises(gtp.InputError, match=r"is in use or unusable; .*Permission denied"):
+    said = "is in use or unusable; free it, name another, or resume a copy of it"
+    with pytest.raises(gtp.InputError, match=f"{said} .*Permission denied"):
         gtp.train(args)
     assert not list(Path(args.run_dir).glob("events*"))
 

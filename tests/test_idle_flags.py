@@ -223,6 +223,18 @@ def test_both_schedules_are_one_until_the_first_period_is_over():
 
 
 @pytest.mark.parametrize("script", [dql, cac])
+@pytest.mark.parametrize(("rank", "said"), [(3, True), (2, False)])
+def test_a_rank_that_no_evaluation_has_is_said(script, rank, said, small, capsys):
+    """25 updates, evaluated after 10, 20 and 25."""
+    results = script.train(small(script=script, num_updates=25, top_k=rank))
+    assert len(results["evaluations"]) == 3
+    line = (
+        f"warning: --top-k {rank}, from 0, is beyond the 3 evaluations: `selected` takes the last"
+    )
+    assert (line in capsys.readouterr().err) == said
+
+
+@pytest.mark.parametrize("script", [dql, cac])
 def test_evaluations_of_a_whole_task_in_a_program_that_shortens_it_are_said(script, capsys):
     """Its default_args has two million / 40; a frequency of one's own needs no word."""
     args = script.default_args("hopper-medium-expert-v2", device="cpu")

@@ -74,6 +74,38 @@ def test_without_a_home_the_dataset_folder_is_asked_for(script, main, monkeypatc
     one_error(result, "no home directory is known", "set D4RL_DATASET_DIR", "--dataset-path")
 
 
+SOURCES = {  # an id of each source with a folder of its own, and the folder's variable
+    "mujoco/hopper/medium-v0": "MINARI_DATASETS_PATH",
+    "antmaze-medium-navigate-singletask-v0": "OGBENCH_DATASET_DIR",
+}
+
+
+@pytest.mark.parametrize("env_id", SOURCES)
+def test_every_source_names_its_own_folder(env_id, tmp_path, monkeypatch):
+    """Without a home, and where the folder cannot be made; D4RL's has no part in it."""
+    source = offline_tasks.registry.source(env_id)
+    monkeypatch.setattr(source, "_minari", lambda env_id: None, raising=False)
+    monkeypatch.setattr(source, "check_env_id", lambda env_id: None)
+    monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path / "d4rl"))
+    variable = SOURCES[env_id]
+    (tmp_path / "file").write_text("")
+    for folder, said in (
+        ("~nosuchuser/d", "~nosuchuser/d: no home directory is known for its ~"),
+        (tmp_path / "file", f"{tmp_path / 'file'}.* cannot be used"),
+    ):
+        monkeypatch.setenv(variable, str(folder))
+        with pytest.raises(ValueError, match=f"^dataset folder {said}.*set {variable} to") as error:
+            offline_tasks.dataset_file(env_id)
+        assert ("--dataset-path" in str(error.value)) == (variable != "MINARI_DATASETS_PATH")
+    assert not (tmp_path / "d4rl").exists()
+
+
+def test_an_environment_needs_no_home(monkeypatch):
+    """Where only a near id of Minari's is looked for."""
+    monkeypatch.setenv("MINARI_DATASETS_PATH", "~nosuchuser/d")
+    offline_tasks.check_env_id("Pendulum-v1")
+
+
 def test_the_home_of_an_unknown_user_is_named(monkeypatch):
     monkeypatch.setenv("D4RL_DATASET_DIR", "~nosuchuser/d")
     with pytest.raises(ValueError, match="~nosuchuser/d: no home directory is known for its ~"):
@@ -413,20 +445,32 @@ def test_weights_that_are_not_finite_do_not_act(script, small, tmp_path, monkeyp
 
 
 def test_a_run_that_diverged_after_its_checkpoint_is_said(small, tmp_path, monkeypatch, capsys):
-    """By evaluate.py and export_policy.py, of a directory and of a checkpoint."""
+    """By evaluate.py and export_policy.py, and to programs, of a directory and of a checkpoint."""
     gtp.train(small(num_updates=1))
     path = tmp_path / "run" / "results.json"
     results = json.loads(path.read_text()) | {"status": "diverged", "update": 7}
     path.write_text(json.dumps(results))
     capsys.readouterr()
     for target in (path.parent, path.parent / "checkpoint.pt"):
-        evaluate.load_run(target)
-        line = f"warning: {target} diverged by update 7; its checkpoint is of update 1\n"
-        assert capsys.readouterr().err == line
+        for load in (evaluate.load_run, gtp.load_policy):
+            load(target)
+            line = f"warning: {target} diverged by update 7; its checkpoint is of update 1\n"
+            assert capsys.readouterr().err == line
     for content in ("", "[]", "{}", '{"status": "finished", "update": 1}'):
         path.write_text(content)
         evaluate.load_run(path.parent)
         assert capsys.readouterr().err == ""
+
+
+@every_script
+def test_a_program_hears_of_a_divergence_too(script, small, tmp_path, capsys):
+    script.train(small(script=script, num_updates=1))
+    path = tmp_path / "run" / "results.json"
+    path.write_text(path.read_text().replace('"finished"', '"diverged"'))
+    capsys.readouterr()
+    script.load_policy(str(path.parent))
+    said = f"warning: {path.parent} diverged by update 1; its checkpoint is of update 1\n"
+    assert capsys.readouterr().err == said
 
 
 @pytest.mark.filterwarnings("ignore:overflow")
@@ -443,6 +487,28 @@ def test_a_divergence_names_its_remedy(script, small, tmp_path, monkeypatch, cap
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "diverged by" in line]
     assert "--divergence-bound" in line and "--learning-rate" in line
     assert ("--reward-scale" in line) == (script is not bc)
+    assert ("--critic-learning-rate" in line) == (script is not bc)
+
+
+@pytest.mark.parametrize(
+    ("means", "remedy"),
+    [
+        (
+            {"q_max": 2e6, "target_q": float("nan")},
+            "a smaller --reward-scale, --critic-learning-rate or --learning-rate, a --grad-norm, "
+            "or another --divergence-bound",
+        ),
+        (
+            {"actor": float("inf")},
+            "a smaller --learning-rate or a --grad-norm; only --divergence-bound 0 would go on so",
+        ),
+    ],
+)
+def test_another_bound_is_for_what_is_finite(means, remedy, capsys):
+    args = {"run_dir": "runs/x"}
+    offline_tasks.say_end({"status": "diverged", "update": 3, "diverged": means, "args": args})
+    said = f"{sorted(means)} diverged by update 3; see runs/x/results.json; try {remedy}\n"
+    assert capsys.readouterr().out == said
 
 
 @pytest.mark.parametrize("script", [gtp, dql])

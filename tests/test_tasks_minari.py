@@ -486,6 +486,13 @@ def test_without_the_package_its_installation_is_named(root):
     assert "\n" not in str(error.value)
 
 
+def test_d4rls_folder_has_no_part_in_a_dataset_that_is_there(root, tmp_path, monkeypatch):
+    folder = write(root, ID, episodes(np.random.default_rng(0), (3,)))
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path / "file"))
+    assert offline_tasks.dataset_file(ID) == folder / "main_data.hdf5"
+
+
 def test_minaris_own_folder_is_used_by_default(tmp_path, monkeypatch):
     monkeypatch.delenv("MINARI_DATASETS_PATH", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
