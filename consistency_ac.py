@@ -1134,8 +1134,8 @@ def start(args):
     if state:
         args = check_resume(args, state)
     check_args(args)
-    plain = {key: v.item() for key, v in vars(args).items() if isinstance(v, np.generic)}
-    args = replace(args, **plain)  # a checkpoint may not hold np.float64
+    # A program's np.float64, or an enum of words, would make a checkpoint that none can load.
+    args = replace(args, **json.loads(json.dumps(asdict(args))))
     with contextlib.suppress(ModuleNotFoundError):  # where the script was copied alone
         check = import_module("idle_flags").check
         fault = "" if VARIANT else check(Path(__file__).stem, args, default_args, DECISIVE)

@@ -12,6 +12,7 @@ critic chooses. Exit code: 2 for a wrong argument, 1 for what cannot be read or 
 import io
 import math
 import os
+import shlex
 import sys
 import zipfile
 from dataclasses import dataclass
@@ -100,7 +101,9 @@ def export(run: Path, num_steps: int | None = None) -> tuple[dict[str, np.ndarra
         what = f"{run} chooses among {args.num_candidates} actions by its critic"
         line = f"{what}, the export samples one and has no critic"
         if args.env_id:
-            line += f": `python evaluate.py {run} --num-candidates 1` scores that"
+            words = ["python", "evaluate.py", str(run), "--num-candidates", "1"]
+            words += ["--num-steps", str(steps)] if steps != args.num_steps else []
+            line += f": `{shlex.join(words)}` scores that"
         print(line, file=sys.stderr)
     return arrays, ACT.format(source=f"{script.__name__}.py", steps=steps)
 

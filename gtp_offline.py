@@ -1005,7 +1005,7 @@ def select(results, args):
 
 # -------------------------------------------- checks --------------------------------------------
 LARGEST = {"critic_learning_rate": 1, "gamma": 1, "eta": 1e6, "sigma_max": 1e6}
-LARGEST |= {"max_weight": math.inf}
+LARGEST |= {"max_weight": math.inf, "expectile": 1}
 
 
 def check_args(args):
@@ -1021,7 +1021,7 @@ def check_args(args):
         raise ArgumentError(f"--huber-c is {args.huber_c}; give a number from 1e-6 to 1e6")
     largest = 0.99 * args.sigma_max  # nearer, float32 takes neighbours of the grid for one
     if not (args.resume or 1e-3 <= args.sigma_min <= largest):  # embedded from 1e-3 on
-        place = f"[1e-3, {args.sigma_max}), 1 % below its end"
+        place = f"[1e-3, {args.sigma_max}), 1 % below --sigma-max"
         raise ArgumentError(f"--sigma-min {args.sigma_min} must lie in {place}")
 
 
@@ -1297,8 +1297,8 @@ def start(args):
     if state:
         args = check_resume(args, state)
     check_args(args)
-    plain = {key: v.item() for key, v in vars(args).items() if isinstance(v, np.generic)}
-    args = replace(args, **plain)  # a checkpoint may not hold np.float64
+    # A program's np.float64, or an enum of words, would make a checkpoint that none can load.
+    args = replace(args, **json.loads(json.dumps(asdict(args))))
     with contextlib.suppress(ModuleNotFoundError):  # where the script was copied alone
         check = import_module("idle_flags").check
         fault = "" if VARIANT else check(Path(__file__).stem, args, default_args, DECISIVE)

@@ -17,7 +17,10 @@ EVERY = [
     ({"track": False}, ["wandb_project", "wandb_entity"]),
     ({"track": True}, ["tensorboard"]),
 ]
-GTP = [({"consistency_loss": "squared"}, ["huber_c"])]
+GTP = [
+    ({"consistency_loss": "squared"}, ["huber_c"]),
+    ({"lambda_flow": 0}, ["flow_weighting"]),
+]
 BASELINE = [
     ({"eta": 0, "num_candidates": 1}, CRITIC),
 ]

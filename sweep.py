@@ -665,7 +665,9 @@ def check_gpus(gpus):
             print("without --gpus every run is on the CPU", file=sys.stderr)
         return
     if not count:
-        raise ArgumentError(f"--gpus {gpus}: there is none on this machine; leave it out")
+        raise ArgumentError(
+            f"--gpus {gpus}: there is none on this machine; leave it out, and --per-gpu"
+        )
     unknown = [gpu for gpu in gpus.split(",") if gpu not in known]
     if unknown:
         raise ArgumentError(

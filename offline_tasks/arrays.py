@@ -67,7 +67,7 @@ def reading(path, kind: str = "HDF5 or NPZ"):
 def read_file(path, d4rl_semantics: bool = False) -> dict:
     """The float32 arrays, in D4RL's names, of an HDF5 or NPZ file with D4RL's or Gymnasium's.
     `timeouts` may be absent; `next_observations` are there if the file has them and its rows are
-    not in the order of time (D4RL's rule does not take them, which is said)."""
+    not in the order of time, `ignored_next_observations` where D4RL's rule does not take them."""
     arrays = {}
     with reading(path), _opened(path) as file:
         for key, other in NAMES.items():
@@ -80,12 +80,11 @@ def read_file(path, d4rl_semantics: bool = False) -> dict:
         if "masks" in file:
             _check_masks(_read(path, file, "masks"), arrays["terminals"])
         if "next_observations" in file:
-            arrays["next_observations"] = _read(path, file, "next_observations")
+            key = "ignored_next_observations" if d4rl_semantics else "next_observations"
+            arrays[key] = _read(path, file, "next_observations")
     shapes = {array.shape for key, array in arrays.items() if key.endswith("observations")}
     if "next_observations" in arrays and len(shapes) == 1 and arrays["observations"].ndim == 2:
-        _look_at_order(path, arrays, d4rl_semantics)  # `check_arrays` refuses other shapes
-    if d4rl_semantics:
-        arrays.pop("next_observations", None)
+        _look_at_order(path, arrays)  # other shapes are refused by `check_arrays`
     return arrays
 
 
@@ -225,28 +224,38 @@ def _pieces(parts: list, rows: int = 10_000):
             yield piece.reshape(len(piece), -1)
 
 
-def _look_at_order(path, arrays: dict, d4rl_semantics: bool) -> None:
-    """Takes next_observations away where they are the next rows, except at the ends of episodes:
-    what stands there is often the first observation of the next episode. A line says what is
-    used, under D4RL's rule where that is not what the file says."""
+def _others(arrays: dict, next_observations: np.ndarray) -> tuple[int, int]:
+    """How many next observations are not the next row, and of how many, less the ends of episodes:
+    what stands there is often the first observation of the next episode."""
     goes_on = ~episode_ends(arrays)[:-1]
-    following = arrays["next_observations"][:-1]
+    following = next_observations[:-1]
     rows = arrays["observations"][1:]
     same = ((following == rows) | (np.isnan(following) & np.isnan(rows))).all(1)
-    others = int((goes_on & ~same).sum())
-    counted = f"{others} of {goes_on.sum()} are not the next row"
-    if d4rl_semantics:
-        if others:
-            ignored = f"warning: next_observations are ignored ({counted})"
-            say(path, f"{ignored}; --no-d4rl-semantics takes them")
-        return
-    if goes_on.any() and not others:
+    return int((goes_on & ~same).sum()), int(goes_on.sum())
+
+
+def _look_at_order(path, arrays: dict) -> None:
+    """Takes next_observations away where they are the next rows; a line says what is used."""
+    others, count = _others(arrays, arrays["next_observations"])
+    if count and not others:
         say(path, "rows are in the order of time: the next row is the next observation")
         del arrays["next_observations"]
         return
-    if not np.isfinite(following).all():
+    if not np.isfinite(arrays["next_observations"][:-1]).all():
         return  # `check_arrays` refuses them
+    counted = f"{others} of {count} are not the next row"
     say(path, f"rows are not in the order of time: next_observations are used ({counted})")
+
+
+def _say_ignored(path, arrays: dict, next_observations) -> None:
+    """A line where D4RL's rule takes the next rows and the file has other next observations."""
+    if next_observations is None or next_observations.shape != arrays["observations"].shape:
+        return
+    others, count = _others(arrays, next_observations)
+    if others:
+        counted = f"{others} of {count} are not the next row"
+        remedy = "--no-d4rl-semantics takes them"
+        say(path, f"warning: next_observations are ignored ({counted}); {remedy}")
 
 
 def episode_ends(arrays: dict) -> np.ndarray:
@@ -270,6 +279,7 @@ def episode_ends(arrays: dict) -> np.ndarray:
 def check_arrays(path, arrays: dict, max_episode_steps=None, d4rl_semantics=False) -> dict:
     """The arrays, (N, dim) or (N,), finite, with `timeouts`. Raises DatasetError for what cannot be
     used; a line says so where a file marks no end of an episode."""
+    ignored = arrays.pop("ignored_next_observations", None)
     shapes = {key: array.shape for key, array in arrays.items()}
     for key in arrays:
         arrays[key] = _check_shape(path, key, arrays[key], shapes)
@@ -281,6 +291,7 @@ def check_arrays(path, arrays: dict, max_episode_steps=None, d4rl_semantics=Fals
         _check_finite(path, key, arrays)
     for key in ("terminals", "timeouts"):
         _check_flags(path, key, arrays[key])
+    _say_ignored(path, arrays, ignored)
     ended = (arrays["terminals"] > 0) | (arrays["timeouts"] > 0)
     if not ended.any() and "next_observations" not in arrays:
         say(

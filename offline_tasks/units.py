@@ -27,7 +27,8 @@ def to_unit(path, env_id: str, actions, bounds=None, units: str = "auto"):
     if in_env or in_unit:
         remedy = "give --action-units " + ("env" if in_env else "unit")
     else:
-        remedy = f"clip them as {env_id} does, or rescale them to [-1, 1]"
+        remedy = f"clip them as {env_id} does, or rescale them to [-1, 1] and give "
+        remedy += "--action-units unit"
     if units == "unit":
         return _clip(path, actions, UNIT, remedy), units, bounds
     actions = _clip(path, actions, bounds, f"{where}; {remedy}")

@@ -179,7 +179,8 @@ class Progress:
         if attempts(run_dir) >= MOST_ATTEMPTS:
             return "failed"
         if folder in active:
-            return {"running": "running", "unscored": "scoring"}.get(state, "starting")
+            at_work = {"running": "running", "lost": "running", "unscored": "scoring"}
+            return at_work.get(state, "starting")
         return state
 
     def states(self, active=()):

@@ -11,6 +11,7 @@ import shutil
 import sys
 import zipfile
 from dataclasses import fields, replace
+from enum import Enum, IntEnum
 from functools import lru_cache
 from pathlib import Path
 
@@ -725,14 +726,25 @@ def test_a_run_that_has_ended_resumes_though_its_new_place_is_in_results_alone(
     assert "has ended at update 1: nothing to train" in capsys.readouterr().err
 
 
+class Units(str, Enum):
+    AUTO = "auto"
+
+
+class Seed(IntEnum):
+    FIRST = 3
+
+
 @pytest.mark.parametrize("script", FAMILY.values())
-def test_numbers_and_words_of_numpy_do_not_spoil_a_checkpoint(script, small, tmp_path):
-    """A program's np.linspace and np.array, say: torch.load takes them for more than weights."""
+def test_numbers_and_words_of_other_kinds_do_not_spoil_a_checkpoint(script, small, tmp_path):
+    """A program's np.linspace, np.array and enums, say: torch.load takes them for more than
+    weights."""
     args = small(script=script, num_updates=1, env_id=np.str_(""), learning_rate=np.float64(1e-3))
-    script.train(replace(args, run_dir=np.str_(args.run_dir), action_units=np.str_("auto")))
+    args = replace(args, divergence_bound=np.float64(np.inf), seed=Seed.FIRST)
+    script.train(replace(args, run_dir=np.str_(args.run_dir), action_units=Units.AUTO))
     assert script.load_policy(tmp_path / "run")(np.zeros(3)).shape == (2,)
     saved = script.resume_args(tmp_path / "run")
-    assert saved.learning_rate == 1e-3
+    assert (saved.learning_rate, saved.divergence_bound, saved.seed) == (1e-3, math.inf, 3)
+    assert (saved.action_units, saved.env_id) == ("auto", "")
     kinds = {type(value) for value in vars(saved).values()}
     assert kinds <= {bool, int, float, str}
 

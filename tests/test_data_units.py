@@ -92,7 +92,12 @@ def test_no_action_is_beyond_the_bounds_by_a_rounding_error():
             [[-3, 0]],
             r"reach 3 \(column 0.*those of Own-v0 in \[-2, 4\]; clip them as",
         ),
-        (SHIFTED, "unit", [[-3, 0]], "clip them as Own-v0 does, or rescale them to "),
+        (
+            SHIFTED,
+            "unit",
+            [[-3, 0]],
+            r"clip them as Own-v0 does, or rescale them to \[-1, 1\] and give --action-units unit$",
+        ),
         (POSITIVE, "auto", [[0.5, -2]], r"reach 2 \(column 1 is beyond\).*clip them"),
         (ALIKE, "env", [[0, 1.1]], r"reach 1.1 \(column 1 is beyond\); rescale them to \[-1, 1\]$"),
         (None, "auto", [[1.1, 0]], r"reach 1.1 \(column 0 is beyond\); rescale them to \[-1, 1\]$"),

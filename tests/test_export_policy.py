@@ -196,7 +196,11 @@ def test_a_critic_that_chooses_is_named(small, tmp_path, monkeypatch, capsys):
     state["results"]["args"]["env_id"] = "Pendulum-v1"
     torch.save(state, tmp_path / "run" / "checkpoint.pt")
     code, errors = call(monkeypatch, capsys, tmp_path / "run", tmp_path / "other")
-    assert f"{said}: `python evaluate.py {tmp_path / 'run'} --num-candidates 1`" in errors[0]
+    assert f"{said}: `python evaluate.py {tmp_path / 'run'} --num-candidates 1` scores" in errors[0]
+    (tmp_path / "run").rename(tmp_path / "a run")
+    run = tmp_path / "a run"
+    code, errors = call(monkeypatch, capsys, run, tmp_path / "more", "--num-steps", "2")
+    assert f"`python evaluate.py '{run}' --num-candidates 1 --num-steps 2` scores" in errors[0]
 
 
 def test_times_and_scales_are_no_weights(small, tmp_path, monkeypatch, capsys):

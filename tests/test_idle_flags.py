@@ -27,7 +27,7 @@ MODES = {  # in each, every flag is changed alone
     "cloning with a choice": (gtp, {"eta": 0.0, "num_candidates": 3, "td_target": "policy"}),
     "Eq. 16": (gtp, {"td_target": "policy", "value": "policy", "consistency_loss": "squared"}),
     "default": (gtp, {"num_candidates": 2, "eta": 1.0, "seed": 2}),
-    "gtp_bc": (bc, {"consistency_loss": "squared"}),
+    "gtp_bc": (bc, {"consistency_loss": "squared", "lambda_flow": 0.0, "grad_norm": 1e-3}),
     "diffusion_ql": (dql, {"eta": 0.0, "num_candidates": 1}),
     "consistency_ac": (cac, {"eta": 0.0, "num_candidates": 1}),
 }
@@ -165,6 +165,7 @@ LINES = [
         "--huber-c 0.1",
         "--consistency-loss squared",
     ),
+    (bc, "--lambda-flow 0 --flow-weighting none", "--flow-weighting none", "--lambda-flow 0"),
     (gtp, "--max-q-backup", "--max-q-backup", "--td-target expectile"),
     (
         gtp,

@@ -671,6 +671,10 @@ def test_a_run_that_is_given_up_is_not_said_to_start(write, tmp_path):
     jobs[0].run_dir.mkdir(parents=True)
     folder = jobs[0].run.folder
     assert shown.state(folder, [folder]) == "starting"
+    # Minutes without a word, in a long evaluation: it runs as long as this process works on it.
+    silent = {"status": "running", "updated": time.time() - 2 * progress.LOST_AFTER}
+    (jobs[0].run_dir / "results.json").write_text(json.dumps(silent))
+    assert (shown.state(folder, [folder]), shown.state(folder)) == ("running", "lost")
     (jobs[0].run_dir / "attempts").write_text(f"{sweep.MOST_ATTEMPTS}\n")
     assert shown.state(folder, [folder]) == shown.state(folder) == "failed"
 
