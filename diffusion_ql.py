@@ -946,7 +946,8 @@ def write_file(path, content: bytes):
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:  # a full disk, say
-        unfinished.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # on a file system that is read-only now
+            unfinished.unlink()
         raise OSError(f"{path} cannot be written ({error}); what was there is kept") from error
     os.replace(unfinished, path)
 
@@ -1114,8 +1115,7 @@ def start(args):
     if state:
         args = check_resume(args, state)
     check_args(args)
-    # A program's np.float64, or an enum of words, would make a checkpoint that none can load.
-    args = replace(args, **json.loads(json.dumps(asdict(args))))
+    args = replace(args, **json.loads(json.dumps(asdict(args))))  # no np.float64, no enum
     with contextlib.suppress(ModuleNotFoundError):  # where the script was copied alone
         check = import_module("idle_flags").check
         fault = "" if VARIANT else check(Path(__file__).stem, args, default_args, DECISIVE)

@@ -112,6 +112,10 @@ def check_files(flags):
         raise ArgumentError(f"--out {flags.out}: name another file that ends in .json")
     if flags.out.is_dir() or not flags.out.parent.is_dir():
         raise ArgumentError(f"--out {flags.out}: name a file in a folder that exists")
+    try:
+        offline_tasks.check_folder(flags.out.parent)
+    except ValueError as error:
+        raise ArgumentError(f"--out {flags.out}: {error}") from error
 
 
 def changed_args(saved, flags, script, state):

@@ -54,6 +54,7 @@ IDLE = {
         ({"eta": 0, "num_candidates": 1}, ["q_norm"]),
     ],
 }
+ALL_CHANGE = "hopper-medium-v2"  # a task none of whose defaults are already a switch's values
 REDRAWN = ("num_value_samples", "td_target")  # what these sample is drawn, used or not
 
 
@@ -69,7 +70,10 @@ def idle_flags(algorithm: str, args) -> dict[str, str]:
     if algorithm == "consistency_ac" and args.num_updates <= 50_000:  # the first period of N(k)
         reasons["schedule"] = f"with {length}"
     if algorithm in IDLE and _never_averages(args):
-        reasons.setdefault("ema_every", f"with {_words('ema_start', args.ema_start)} {length}")
+        because = f"with {_words('ema_start', args.ema_start)} {length}"
+        reasons.setdefault("ema_every", because)
+        if args.eta == 0 and args.num_candidates == 1:  # nor does a critic's
+            reasons.setdefault("tau", because)
     if args.divergence_bound == 0:  # which also lets losses be
         reasons.pop("divergence_bound", None)
     return reasons
@@ -108,12 +112,22 @@ def check(algorithm: str, args, default_args, decisive) -> str:
     if args.eval_actor == "ema" and _never_averages(args):
         line = f"warning: --eval-actor ema: averages begin at --ema-start {args.ema_start}"
         print(f"{line}, so the actor as it was initialised acts", file=sys.stderr)
-    _report_top_k(args, default)
+    if not args.resume:  # which has evaluations of earlier ends, too
+        _report_top_k(args, default)
     for switch in [name for name, value in given.items() if value is True]:
-        fault = check_switch(switch, args, default, default_args(**given | {switch: False}))
+        here = _meant(switch, given, default_args)
+        everywhere = here | _meant(switch, given | {"env_id": ALL_CHANGE}, default_args)
+        fault = check_switch(switch, args, default, here or everywhere, everywhere)
         if fault:
             return fault
     return ""
+
+
+def _meant(switch: str, given: dict, default_args) -> set[str]:
+    """The flags whose defaults a switch changes for a task."""
+    on = vars(default_args(**given))
+    off = vars(default_args(**given | {switch: False}))
+    return {name for name in on if on[name] != off[name]} - {switch}
 
 
 def _report_top_k(args, default) -> None:
@@ -136,15 +150,15 @@ def report(algorithm: str, args, default) -> None:
             print(line, file=sys.stderr)
 
 
-def check_switch(switch: str, args, default, without) -> str:
-    """What is wrong where args have a switch that stands for values of other flags and none of the
-    values, or ''; where they lack some, a line says which. default and without: the defaults with
-    the switch, which have the values, and without it."""
-    names = [field.name for field in fields(args) if field.name != switch]
-    meant = [name for name in names if getattr(default, name) != getattr(without, name)]
-    others = [name for name in meant if getattr(args, name) != getattr(default, name)]
+def check_switch(switch: str, args, default, here: set, everywhere: set) -> str:
+    """What is wrong where args have a switch that stands for values of other flags and none of
+    those here, or ''; where they lack some of everywhere, a line says which. default: the defaults
+    with the switch, which have the values; here: the flags that it changes for this task;
+    everywhere: all that it stands for, some of which may be this task's default anyway."""
+    names = [field.name for field in fields(args) if field.name in everywhere]
+    others = [name for name in names if getattr(args, name) != getattr(default, name)]
     values = [_words(name, getattr(args, name)) for name in others]
-    if values and len(values) == len(meant):
+    if values and here <= set(others):
         some = " ".join(values[:3] + ["..."] * (len(values) > 3))
         has = f"leave it out, or in a program take default_args(..., {switch}=True)"
         return f"{_words(switch, True)} has no effect with {some}; {has}"

@@ -165,6 +165,7 @@ def prepare(sweep, out, data) -> list[Job]:
     jobs = checked_jobs(sweep, out, data_files(sweep, data))
     for job in jobs:
         refuse_another(job)
+    tell_other_evaluations(jobs)
     return jobs
 
 
@@ -216,6 +217,20 @@ def tell_changes_of_code(jobs):
     tell_other_code(found, "has changed since runs of it have ended")
 
 
+def tell_other_evaluations(jobs):
+    """A line where runs that are there keep another frequency of evaluations than those to come:
+    `best` is then the best of more, or of fewer."""
+    told = []
+    for job in jobs:
+        theirs = (read_results(job.run_dir) or {}).get("args", {}).get("eval_freq")
+        ours = job.args.eval_freq
+        if theirs not in (None, ours):
+            kept = f"runs that are there keep --eval-freq {theirs}, others have {ours}"
+            told.append(f"warning: {'/'.join(job.run.kind)}: {kept}")
+    for line in dict.fromkeys(told):
+        print(line, file=sys.stderr)
+
+
 def data_files(sweep, data):
     """For each run the file of its task below --data, '' where the sweep names none; where it names
     none at all, that is said."""
@@ -233,7 +248,7 @@ def data_file(run, data, path):
     file = data / run.data
     if not file.is_file():
         raise ArgumentError(f"{file}, which {path} names for {run.env_id}, is not there")
-    return str(file.resolve())
+    return os.path.abspath(file)  # by the sweep's name, also where that is a link
 
 
 def refuse_another(job):
@@ -258,7 +273,13 @@ def refuse_another(job):
     ignored = {"run_dir", "resume"} | script.FREE - {"num_updates", "dataset_path"}
     if "eval_freq" not in job.run.flags:  # a resume to more updates keeps that of fewer
         ignored |= {"eval_freq"}
-    differences = other_data(job, results)
+    differences = []
+    then, now = data_digests(job, results)
+    if then != now:
+        where = f"as {job.data_path} has now"
+        differences.append(f"the data have SHA-256 {then[:8]}, not {now[:8]} {where}")
+    elif now:
+        ignored |= {"dataset_path"}  # the same file by another name, a link's perhaps
     for name in sorted(ours.keys() - ignored):
         our = plain(name, ours[name])
         their = plain(name, theirs.get(name, ours[name]))
@@ -271,19 +292,16 @@ def refuse_another(job):
         )
 
 
-def other_data(job, results):
-    """What to say where the sweep's file for a run is not the one that it was trained on, by its
-    contents: a copy keeps the time of another file. A line in a list, or none."""
+def data_digests(job, results) -> tuple[str, str]:
+    """SHA-256 of the file that a run was trained on and of the sweep's file for it (a copy keeps
+    the time of another file), '' for what is not known."""
     file = Path(job.data_path)
     dataset = results.get("dataset")
     theirs = dataset.get("sha256") if isinstance(dataset, dict) else None
     # `status` without --data knows the file's name alone.
     if not theirs or not file.is_absolute() or not file.is_file():
-        return []
-    ours = digest_of(file)
-    if ours == theirs:
-        return []
-    return [f"the data have SHA-256 {str(theirs)[:8]}, not {ours[:8]} as {file} has now"]
+        return "", ""
+    return str(theirs), digest_of(file)
 
 
 digest_of = lru_cache(sha256_of)  # many runs share a file

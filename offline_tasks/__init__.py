@@ -33,7 +33,7 @@ from offline_tasks.d4rl_files import (
     fix_timeouts,
 )
 from offline_tasks.endings import largest_rewards, say_end, say_impossible_q
-from offline_tasks.files import take_any_letter
+from offline_tasks.files import check_folder, take_any_letter
 from offline_tasks.loading import (
     load_dataset,
     load_transitions,
@@ -87,6 +87,7 @@ __all__ = [
     "benchmark",
     "check_data",
     "check_env_id",
+    "check_folder",
     "check_resumed",
     "check_run",
     "check_tensorboard",

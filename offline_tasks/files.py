@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -35,6 +36,17 @@ def writing_data(folder: Path, variable=D4RL_FOLDER, instead=ANOTHER_FILE):
         raise ValueError(
             f"dataset folder {folder} cannot be used ({error}): set {variable} to a writable "
             f"folder{instead}"
+        ) from error
+
+
+def check_folder(folder) -> None:
+    """ValueError for a folder that cannot be written to; permissions do not tell of /proc or of a
+    file system that is read-only."""
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise ValueError(
+            f"{folder} cannot be written to ({error.strerror}); name another"
         ) from error
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from offline_tasks.environments import Watched, closing
-from offline_tasks.files import replacing
+from offline_tasks.files import check_folder, replacing
 from offline_tasks.registry import make_env, task_dims
 from offline_tasks.rollout import episode_seeds
 
@@ -26,6 +26,7 @@ def check_video(path) -> None:
         raise ValueError(f"video {path}: .gif needs `pip install pillow`, or choose .mp4")
     if not path.parent.is_dir():
         raise ValueError(f"video {path}: there is no folder {path.parent}; make it first")
+    check_folder(path.parent)
 
 
 def record_video(env_id: str, act, path, seed: int, fps: float | None = None) -> None:

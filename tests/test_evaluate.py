@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 
 import numpy as np
@@ -263,6 +264,21 @@ def test_a_wrong_argument_is_one_line_and_exit_code_2(
     assert (code, lines, len(errors)) == (2, [], 1)
     assert errors[0].startswith("error: ") and message in errors[0]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("flag", ["--out", "--video"])
+def test_a_folder_that_is_read_only_is_met_before_the_episodes(
+    flag, runs, tmp_path, monkeypatch, capsys
+):
+    def refused(**_):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refused)
+    monkeypatch.setattr(evaluate, "load_run", lambda path: pytest.fail("read"))
+    file = tmp_path / {"--out": "a.json", "--video": "a.gif"}[flag]
+    code, lines, errors = call(monkeypatch, capsys, runs / "gtp_offline", flag, file)
+    assert (code, lines, len(errors)) == (2, [], 1)
+    assert f"{tmp_path} cannot be written to (Read-only file system); name another" in errors[0]
 
 
 @pytest.mark.parametrize(

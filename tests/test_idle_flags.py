@@ -279,3 +279,39 @@ def test_the_table_knows_the_flags_of_its_scripts():
         known = {field.name for field in fields(script.Args)}
         for values, names in IDLE[script.__name__]:
             assert values.keys() | set(names) <= known
+
+
+CONTRADICTIONS = [  # of values that are the task's defaults anyway
+    (dql, "--diffusion-bc --eta 1", "--diffusion-bc, but with --eta 1.0"),
+    (
+        dql,
+        "--dataset-path x.npz --diffusion-bc --grad-norm 5",
+        "--diffusion-bc, but with --grad-norm 5.0",
+    ),
+    (
+        gtp,
+        "--env-id hopper-medium-replay-v2 --literal --td-target expectile --critic-norm layer",
+        "--literal, but with --td-target expectile --critic-norm layer",
+    ),
+    (
+        bc,
+        "--env-id pointmaze-umaze-v0 --literal --ema-every 5",
+        "--literal, but with --ema-every 5",
+    ),
+]
+
+
+@pytest.mark.parametrize(("script", "words", "said"), CONTRADICTIONS)
+def test_a_switch_is_contradicted_on_any_task(script, words, said, capsys):
+    """A line that comes on one task alone would let its absence be taken for the letter."""
+    script.start(script.parse_args([*words.split(), "--device", "cpu", "--num-updates", "3"]))
+    assert f"warning: {said}\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("script", [dql, cac])
+def test_the_rate_of_averages_that_never_begin_is_idle(script):
+    args = script.default_args(device="cpu", num_updates=20)
+    assert (args.eta, args.num_candidates, args.ema_start) == (0, 1, 1000)
+    assert {"tau", "ema_every"} <= idle_flags(script.__name__, args).keys()
+    for critic in ({"eta": 1.0}, {"num_candidates": 2}):
+        assert "tau" not in idle_flags(script.__name__, replace(args, **critic))

@@ -267,6 +267,19 @@ def test_a_full_disk_keeps_the_file_before_and_names_it(script, tmp_path, monkey
     assert path.read_bytes() == b"before" and [*tmp_path.iterdir()] == [path]
 
 
+@every_script
+def test_a_file_system_that_is_read_only_now_is_named(script, tmp_path, monkeypatch):
+    """Nothing can be removed there either."""
+
+    def refused(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(os, "fsync", refused)
+    monkeypatch.setattr(Path, "unlink", refused)
+    with pytest.raises(OSError, match=r"a.json cannot be written .*Read-only.*; what was there is"):
+        script.write_file(tmp_path / "a.json", b"x")
+
+
 def test_a_package_without_a_version_is_null(monkeypatch):
     def absent(name):
         raise metadata.PackageNotFoundError(name)

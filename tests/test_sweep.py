@@ -373,6 +373,21 @@ def test_a_moved_data_folder_is_no_difference(write, tmp_path):
     prepare(path, tmp_path / "new")
 
 
+def test_a_link_to_the_data_is_known_by_the_sweeps_name_and_by_its_contents(write, tmp_path):
+    """As in a store of git-annex or DVC, whose names are hashes; older runs have those."""
+    path = write(f"{SMALL}[data]\nmultigoal-v0 = 'a.npz'\n")
+    (tmp_path / "5f2e").write_bytes(b"old")
+    (tmp_path / "a.npz").symlink_to(tmp_path / "5f2e")
+    job = prepare(path, tmp_path)[0]
+    assert job.data_path == str(tmp_path / "a.npz")
+    dataset = {"sha256": hashlib.sha256(b"old").hexdigest()}
+    put(job, args={"dataset_path": str(tmp_path / "5f2e")}, dataset=dataset)
+    prepare(path, tmp_path)
+    put(job, args={"dataset_path": str(tmp_path / "5f2e")})
+    with pytest.raises(ArgumentError, match=r"dataset_path '5f2e', not 'a.npz'"):
+        prepare(path, tmp_path)
+
+
 def test_another_file_of_the_same_name_is_refused(write, tmp_path, monkeypatch, capsys):
     """Also one that keeps the time and the size of the first; each file is read once."""
     path = write(f"{SMALL}[data]\nmultigoal-v0 = 'a.npz'\n")
@@ -642,11 +657,14 @@ def test_a_finished_run_without_a_checkpoint_has_another_remedy(write, tmp_path)
     assert "move it away, or drop final_episodes" in words and "remove" not in words
 
 
-def test_a_resume_to_more_updates_is_the_sweeps_with_more(write):
-    """It keeps the eval_freq of fewer, which the sweep has not set."""
+def test_a_resume_to_more_updates_is_the_sweeps_with_more(write, capsys):
+    """It keeps the eval_freq of fewer, which the sweep has not set, and that is said."""
     job = prepare(write())[0]
     put(job, args={"eval_freq": job.args.eval_freq + 1})
+    capsys.readouterr()
     prepare(write())
+    said = f"runs that are there keep --eval-freq {job.args.eval_freq + 1}, others have"
+    assert f"{said} {job.args.eval_freq}\n" in capsys.readouterr().err
     with pytest.raises(ArgumentError, match="eval_freq"):
         prepare(write(f"{SMALL}flags.eval_freq = 7\n", "frequent.toml"))
 
