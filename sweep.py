@@ -278,7 +278,7 @@ def refuse_another(job):
     if then != now:
         where = f"as {job.data_path} has now"
         differences.append(f"the data have SHA-256 {then[:8]}, not {now[:8]} {where}")
-    elif now:
+    elif now or data_is_elsewhere(job):
         ignored |= {"dataset_path"}  # the same file by another name, a link's perhaps
     for name in sorted(ours.keys() - ignored):
         our = plain(name, ours[name])
@@ -292,14 +292,18 @@ def refuse_another(job):
         )
 
 
+def data_is_elsewhere(job) -> bool:
+    """Whether only the name of a run's file is known, as to `status` without --data."""
+    return bool(job.data_path) and not Path(job.data_path).is_absolute()
+
+
 def data_digests(job, results) -> tuple[str, str]:
     """SHA-256 of the file that a run was trained on and of the sweep's file for it (a copy keeps
     the time of another file), '' for what is not known."""
     file = Path(job.data_path)
     dataset = results.get("dataset")
     theirs = dataset.get("sha256") if isinstance(dataset, dict) else None
-    # `status` without --data knows the file's name alone.
-    if not theirs or not file.is_absolute() or not file.is_file():
+    if not theirs or data_is_elsewhere(job) or not file.is_file():
         return "", ""
     return str(theirs), digest_of(file)
 
@@ -590,7 +594,9 @@ def slurm(options) -> int:
         return 0
     print(submit(sweep, text, options.out))
     keep_copy(sweep, options.out)
-    print(f"how far it is: python sweep.py status {sweep.path} --out {options.out}")
+    words = ["python", "sweep.py", "status", str(sweep.path), "--out", str(options.out)]
+    words += ["--data", str(options.data)] if options.data else []
+    print(f"how far it is: {shlex.join(words)}")
     return 0
 
 

@@ -146,7 +146,8 @@ def build(spec, env_id: str, render_mode: str | None = None):
         env = gymnasium.make(spec, disable_env_checker=True, **rendering)
     except (Exception, SystemExit) as error:  # as may an environment
         reason = " ".join(str(error).split()) or repr(error)
-        raise ValueError(f"env id {env_id!r} cannot be built: {reason}") from error
+        how = f" with render_mode {render_mode!r} (leave --video out)" if rendering else ""
+        raise ValueError(f"env id {env_id!r} cannot be built{how}: {reason}") from error
     if env.spec.max_episode_steps is None:
         env = TimeLimit(env, DEFAULT_STEPS)
     return env

@@ -78,7 +78,9 @@ def _render(env, env_id: str, path: Path) -> np.ndarray:
     try:
         frame = env.render()
     except Exception as error:  # each graphics library has its own kinds
-        raise ValueError(f"video {path}: {env_id} cannot be drawn here ({error})") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        fault = f"{env_id} cannot be drawn here ({reason})"
+        raise ValueError(f"video {path}: {fault}; leave --video out") from error
     picture = isinstance(frame, np.ndarray) and frame.dtype == np.uint8
     if not picture or frame.shape[2:] != (3,):
         gave = f"{frame.dtype} {frame.shape}" if isinstance(frame, np.ndarray) else type(frame)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
+import gymnasium
 import h5py
 import numpy as np
 import pytest
@@ -313,6 +314,39 @@ def test_an_environment_that_draws_nothing_is_named(frame, tmp_path, monkeypatch
     monkeypatch.setattr(videos, "make_env", lambda *args, **kwargs: Blank())
     with pytest.raises(ValueError, match=r"render\(\) of Pendulum-v1 gave .* leave --video out"):
         offline_tasks.record_video("Pendulum-v1", None, tmp_path / "a.gif", seed=0)
+    assert not list(tmp_path.iterdir())
+
+
+class Plain(gymnasium.Env):
+    """One's own: without render(), and without a render_mode."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (3,))
+    action_space = gymnasium.spaces.Box(-1, 1, (2,))
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(3, np.float32), {}
+
+
+class Drawn(Plain):
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+
+
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [
+        (Plain, r"cannot be built with render_mode 'rgb_array' \(leave --video out\): "),
+        (Drawn, r"cannot be drawn here \(NotImplementedError\); leave --video out"),
+    ],
+)
+def test_an_environment_without_pictures_is_named_with_the_remedy(env, said, tmp_path):
+    gymnasium.register("Unseen-v0", env, max_episode_steps=3)
+    try:
+        offline_tasks.make_env("Unseen-v0")  # without pictures it can be had
+        with pytest.raises(ValueError, match=f"Unseen-v0.*{said}"):
+            offline_tasks.record_video("Unseen-v0", lambda obs: obs, tmp_path / "a.gif", seed=0)
+    finally:
+        del gymnasium.registry["Unseen-v0"]
     assert not list(tmp_path.iterdir())
 
 

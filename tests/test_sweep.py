@@ -373,7 +373,9 @@ def test_a_moved_data_folder_is_no_difference(write, tmp_path):
     prepare(path, tmp_path / "new")
 
 
-def test_a_link_to_the_data_is_known_by_the_sweeps_name_and_by_its_contents(write, tmp_path):
+def test_a_link_to_the_data_is_known_by_the_sweeps_name_and_by_its_contents(
+    write, tmp_path, monkeypatch, capsys
+):
     """As in a store of git-annex or DVC, whose names are hashes; older runs have those."""
     path = write(f"{SMALL}[data]\nmultigoal-v0 = 'a.npz'\n")
     (tmp_path / "5f2e").write_bytes(b"old")
@@ -383,6 +385,9 @@ def test_a_link_to_the_data_is_known_by_the_sweeps_name_and_by_its_contents(writ
     dataset = {"sha256": hashlib.sha256(b"old").hexdigest()}
     put(job, args={"dataset_path": str(tmp_path / "5f2e")}, dataset=dataset)
     prepare(path, tmp_path)
+    put(job, args={"dataset_path": str(tmp_path / "5f2e")}, dataset=dataset)
+    assert main(monkeypatch, "status", path, "--out", job.run_dir.parents[3]) == 0
+    assert "3 waiting, 1 finished" in capsys.readouterr().out  # which has no --data to look at
     put(job, args={"dataset_path": str(tmp_path / "5f2e")})
     with pytest.raises(ArgumentError, match=r"dataset_path '5f2e', not 'a.npz'"):
         prepare(path, tmp_path)
@@ -1060,8 +1065,8 @@ def test_status_shows_a_line_for_each_run(write, monkeypatch, capsys):
 
 
 def test_status_names_what_run_would_refuse(write, monkeypatch, capsys):
-    """A file that was changed after its runs, as `hidden_dim` here, and what is no run at all; a
-    data file is known by its name alone."""
+    """A file that was changed after its runs, as `hidden_dim` here, and what is no run at all; of
+    data only a name is known, which tells nothing."""
     path = write(f"{SMALL}[data]\nmultigoal-v0 = 'a.npz'\n")
     (path.parent / "a.npz").write_bytes(b"")
     jobs = prepare(path, path.parent)
