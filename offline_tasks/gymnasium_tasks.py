@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import re
+import sys
 import warnings
 from pathlib import Path
 
@@ -151,6 +152,15 @@ def build(spec, env_id: str, render_mode: str | None = None):
     if env.spec.max_episode_steps is None:
         env = TimeLimit(env, DEFAULT_STEPS)
     return env
+
+
+def say_step_limit(env_id: str) -> None:
+    """A line on stderr where an environment sets no limit to its episodes, and so gets D4RL's."""
+    import gymnasium
+
+    if gymnasium.spec(env_id.rpartition(":")[2]).max_episode_steps is None:
+        limit = f"{env_id} has no step limit: episodes are cut after {DEFAULT_STEPS} steps"
+        print(f"{limit}; register it with max_episode_steps", file=sys.stderr)
 
 
 def task_dims(env_id: str) -> tuple[int, int, int]:

@@ -51,6 +51,8 @@ def prepare(env_id: str) -> None:
     check_env_id(env_id)
     if source(env_id) is toys:
         return
+    if source(env_id) is gymnasium_tasks:
+        gymnasium_tasks.say_step_limit(env_id)
     try:
         _import_mujoco()
         if source(env_id) is d4rl_files:

@@ -339,6 +339,7 @@ class Drawn(Plain):
         (Drawn, r"cannot be drawn here \(NotImplementedError\); leave --video out"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:.*render_mode")
 def test_an_environment_without_pictures_is_named_with_the_remedy(env, said, tmp_path):
     gymnasium.register("Unseen-v0", env, max_episode_steps=3)
     try:

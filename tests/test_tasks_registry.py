@@ -335,6 +335,13 @@ def test_own_environment_that_is_not_there(own_package, call, env_id, said):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["OwnEndless", "OwnPush"])
+def test_a_step_limit_that_is_not_the_environments_is_said(own_package, name, capsys):
+    offline_tasks.prepare(f"own_package.envs:{name}-v0")
+    said = f"{name}-v0 has no step limit: episodes are cut after 1000 steps; register it with"
+    assert (said in capsys.readouterr().err) == (name == "OwnEndless")
+
+
 def test_own_environment_that_fails(own_package):
     with pytest.raises(ValueError, match=r"OwnFailing-v0' cannot be built: .*licence") as error:
         make_env("own_package.envs:OwnFailing-v0")
