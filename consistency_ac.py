@@ -1379,10 +1379,10 @@ def ended_results(args, state):
     if not (state and TASKS_FOLDER.is_dir()):
         return {}
     results = tasks().ended_results(args.run_dir)
-    same = {"status": "finished", "num_updates": args.num_updates}
     saved = state["results"]
-    same["update"] = saved["update"]
-    if results | same != results or saved["args"].get("dataset_path") != args.dataset_path:
+    same = {"status": "finished", "num_updates": args.num_updates, "update": saved["update"]}
+    places = [held.get("args", {}).get("dataset_path") for held in (saved, results)]
+    if results | same != results or args.dataset_path not in places:
         return {}  # there is something to do, or the dataset's new place to record
     show_end(load_networks(state, args), results, args)
     return results

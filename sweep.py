@@ -218,17 +218,19 @@ def tell_changes_of_code(jobs):
 
 
 def tell_other_evaluations(jobs):
-    """A line where runs that are there keep another frequency of evaluations than those to come:
-    `best` is then the best of more, or of fewer."""
-    told = []
+    """A line where runs that differ by the seed alone are evaluated at several frequencies: `best`
+    is then the best of more, or of fewer."""
+    found = {}
     for job in jobs:
-        theirs = (read_results(job.run_dir) or {}).get("args", {}).get("eval_freq")
-        ours = job.args.eval_freq
-        if theirs not in (None, ours):
-            kept = f"runs that are there keep --eval-freq {theirs}, others have {ours}"
-            told.append(f"warning: {'/'.join(job.run.kind)}: {kept}")
-    for line in dict.fromkeys(told):
-        print(line, file=sys.stderr)
+        saved = (read_results(job.run_dir) or {}).get("args", {})
+        frequency = saved.get("eval_freq", job.args.eval_freq)
+        found.setdefault("/".join(job.run.kind), set()).add(str(frequency))
+    for kind, frequencies in found.items():
+        if len(frequencies) > 1:
+            line = (
+                f"warning: {kind}: --eval-freq is {' and '.join(sorted(frequencies))} in its runs"
+            )
+            print(f"{line}; those that are there keep theirs", file=sys.stderr)
 
 
 def data_files(sweep, data):

@@ -20,6 +20,7 @@ NAMES = {
 }
 
 CONSTANT = 1e-6  # a standard deviation below it is none
+STRAY = 0.01  # of the rows may have another next observation than the next row's, without a word
 COARSE = 1e-3  # of a standard deviation, that rounding to float32 may take
 
 _QUIET = contextvars.ContextVar("quiet", default=False)
@@ -67,7 +68,7 @@ def reading(path, kind: str = "HDF5 or NPZ"):
 def read_file(path, d4rl_semantics: bool = False) -> dict:
     """The float32 arrays, in D4RL's names, of an HDF5 or NPZ file with D4RL's or Gymnasium's.
     `timeouts` may be absent; `next_observations` are there if the file has them and its rows are
-    not in the order of time, `ignored_next_observations` where D4RL's rule does not take them."""
+    not in the order of time (D4RL's rule does not take them, which is said)."""
     arrays = {}
     with reading(path), _opened(path) as file:
         for key, other in NAMES.items():
@@ -79,9 +80,10 @@ def read_file(path, d4rl_semantics: bool = False) -> dict:
                 raise WrongContentError(f"it has no {either}")
         if "masks" in file:
             _check_masks(_read(path, file, "masks"), arrays["terminals"])
-        if "next_observations" in file:
-            key = "ignored_next_observations" if d4rl_semantics else "next_observations"
-            arrays[key] = _read(path, file, "next_observations")
+        if "next_observations" in file and not d4rl_semantics:
+            arrays["next_observations"] = _read(path, file, "next_observations")
+        elif "next_observations" in file:
+            _say_ignored(path, file, arrays)
     shapes = {array.shape for key, array in arrays.items() if key.endswith("observations")}
     if "next_observations" in arrays and len(shapes) == 1 and arrays["observations"].ndim == 2:
         _look_at_order(path, arrays)  # other shapes are refused by `check_arrays`
@@ -247,12 +249,18 @@ def _look_at_order(path, arrays: dict) -> None:
     say(path, f"rows are not in the order of time: next_observations are used ({counted})")
 
 
-def _say_ignored(path, arrays: dict, next_observations) -> None:
-    """A line where D4RL's rule takes the next rows and the file has other next observations."""
-    if next_observations is None or next_observations.shape != arrays["observations"].shape:
+def _say_ignored(path, file, arrays: dict) -> None:
+    """A line where D4RL's rule takes the next rows and the file has other next observations; not
+    for a few, as where episodes are cut by a limit or two files were joined."""
+    try:
+        with quiet():
+            following = _read(path, file, "next_observations")
+    except WrongContentError:  # what is ignored may be anything
         return
-    others, count = _others(arrays, next_observations)
-    if others:
+    if following.shape != arrays["observations"].shape or following.ndim != 2:
+        return
+    others, count = _others(arrays, following)
+    if others > STRAY * count and np.isfinite(following[:-1]).all():
         counted = f"{others} of {count} are not the next row"
         remedy = "--no-d4rl-semantics takes them"
         say(path, f"warning: next_observations are ignored ({counted}); {remedy}")
@@ -279,7 +287,6 @@ def episode_ends(arrays: dict) -> np.ndarray:
 def check_arrays(path, arrays: dict, max_episode_steps=None, d4rl_semantics=False) -> dict:
     """The arrays, (N, dim) or (N,), finite, with `timeouts`. Raises DatasetError for what cannot be
     used; a line says so where a file marks no end of an episode."""
-    ignored = arrays.pop("ignored_next_observations", None)
     shapes = {key: array.shape for key, array in arrays.items()}
     for key in arrays:
         arrays[key] = _check_shape(path, key, arrays[key], shapes)
@@ -291,7 +298,6 @@ def check_arrays(path, arrays: dict, max_episode_steps=None, d4rl_semantics=Fals
         _check_finite(path, key, arrays)
     for key in ("terminals", "timeouts"):
         _check_flags(path, key, arrays[key])
-    _say_ignored(path, arrays, ignored)
     ended = (arrays["terminals"] > 0) | (arrays["timeouts"] > 0)
     if not ended.any() and "next_observations" not in arrays:
         say(

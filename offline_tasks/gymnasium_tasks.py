@@ -158,7 +158,9 @@ def say_step_limit(env_id: str) -> None:
     """A line on stderr where an environment sets no limit to its episodes, and so gets D4RL's."""
     import gymnasium
 
-    if gymnasium.spec(env_id.rpartition(":")[2]).max_episode_steps is None:
+    # Built where it may have a limit of its own.
+    registered = gymnasium.spec(env_id.rpartition(":")[2]).max_episode_steps
+    if registered is None and task_dims(env_id)[2] == DEFAULT_STEPS:
         limit = f"{env_id} has no step limit: episodes are cut after {DEFAULT_STEPS} steps"
         print(f"{limit}; register it with max_episode_steps", file=sys.stderr)
 

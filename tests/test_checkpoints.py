@@ -713,7 +713,7 @@ def test_a_resume_takes_the_same_dataset_from_a_new_place(small, dataset, tmp_pa
 
 
 def test_a_run_that_has_ended_resumes_though_its_new_place_is_in_results_alone(
-    small, dataset, tmp_path, capsys
+    small, dataset, tmp_path, monkeypatch, capsys
 ):
     """The checkpoint's own place is another, where nothing need be."""
     old = shutil.copy(dataset, tmp_path / "old.npz")
@@ -724,6 +724,8 @@ def test_a_run_that_has_ended_resumes_though_its_new_place_is_in_results_alone(
     results = gtp.train(gtp.resume_args(tmp_path / "run"))
     assert results["args"]["dataset_path"] == str(new)
     assert "has ended at update 1: nothing to train" in capsys.readouterr().err
+    monkeypatch.setattr(gtp, "load_data", lambda args: pytest.fail("read again"))
+    gtp.train(replace(gtp.resume_args(tmp_path / "run"), dataset_path=str(new)))
 
 
 class Units(str, Enum):

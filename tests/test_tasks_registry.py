@@ -264,6 +264,7 @@ class OwnPlane(Own):
 
 gymnasium.register("OwnPush-v0", entry_point=Own, max_episode_steps=7)
 gymnasium.register("OwnEndless-v0", entry_point="own_package.envs:Own")
+gymnasium.register("OwnLimited-v0", entry_point=lambda: gymnasium.wrappers.TimeLimit(Own(), 5))
 gymnasium.register("OwnPlane-v0", entry_point=OwnPlane)
 gymnasium.register("OwnFailing-v0", entry_point=OwnFailing)
 """
@@ -335,7 +336,7 @@ def test_own_environment_that_is_not_there(own_package, call, env_id, said):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["OwnEndless", "OwnPush"])
+@pytest.mark.parametrize("name", ["OwnEndless", "OwnPush", "OwnLimited"])
 def test_a_step_limit_that_is_not_the_environments_is_said(own_package, name, capsys):
     offline_tasks.prepare(f"own_package.envs:{name}-v0")
     said = f"{name}-v0 has no step limit: episodes are cut after 1000 steps; register it with"
