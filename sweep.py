@@ -227,9 +227,8 @@ def tell_other_evaluations(jobs):
         found.setdefault("/".join(job.run.kind), set()).add(str(frequency))
     for kind, frequencies in found.items():
         if len(frequencies) > 1:
-            line = (
-                f"warning: {kind}: --eval-freq is {' and '.join(sorted(frequencies))} in its runs"
-            )
+            known = " and ".join(sorted(frequencies))
+            line = f"warning: {kind}: --eval-freq is {known} in its runs"
             print(f"{line}; those that are there keep theirs", file=sys.stderr)
 
 
